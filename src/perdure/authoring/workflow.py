@@ -1,0 +1,83 @@
+"""@workflow: a flow, from an async function."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from perdure.authoring.ambient import current
+from perdure.authoring.guard import guarded
+from perdure.errors import DefinitionError, NotInWorkflow
+from perdure.model.ids import short_hash
+from perdure.model.payload import Shape, Signature
+from perdure.model.task import TaskSpec
+from perdure.model.workflow import WorkflowSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Flow(WorkflowSpec, Generic[P, R], eq=False):
+    """A workflow written as an async function; `.fn` is that function."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        scope = current.get()
+        if scope is None:
+            raise NotInWorkflow(self.name, f"start it with perdure.run({self.name}, ...) or engine.start({self.name}, ...)")
+        return cast("Awaitable[R]", scope.call_workflow(self, args, kwargs))
+
+
+@overload
+def workflow(fn: Callable[P, Awaitable[R]], /) -> Flow[P, R]: ...
+@overload
+def workflow(
+    *, name: str | None = None, version: str = "1", compensate: TaskSpec | None = None
+) -> Callable[[Callable[P, Awaitable[R]]], Flow[P, R]]: ...
+def workflow(fn: Any = None, /, *, name: str | None = None, version: str = "1", compensate: TaskSpec | None = None) -> Any:
+    """Make a workflow of an async function.
+
+    Shape: known by (name, version); `compensate` undoes a completed run of it where a parent fails later.
+    Raises: `DefinitionError` naming what is wrong.
+    """
+    if fn is None:
+        return lambda function: _define(function, name, version, compensate)
+    return _define(fn, name, version, compensate)
+
+
+def _define(fn: Any, name: str | None, version: str, compensate: TaskSpec | None) -> Flow[..., Any]:
+    if not inspect.iscoroutinefunction(fn):
+        raise DefinitionError(f"@workflow takes an `async def` function, not {fn!r}")
+    if not isinstance(version, str) or not version:
+        raise DefinitionError(f'workflow {fn.__name__}: version={version!r} is no text such as "2"')
+    called = name or fn.__name__
+    signature = Signature.of(fn, f"workflow {called}")
+    return Flow(
+        name=called,
+        version=version,
+        kind="flow",
+        signature=signature,
+        result=Shape(signature.result, f"result of workflow {called}"),
+        definition=_source_hash(fn),
+        source=source_file(fn),
+        module=fn.__module__,
+        fn=guarded(fn),
+        compensate=compensate,
+    )
+
+
+def _source_hash(fn: Callable[..., Any]) -> str:
+    """The hash of the function's source, or of its code where there is no source to read."""
+    try:
+        text = textwrap.dedent(inspect.getsource(fn)).encode()
+    except (OSError, TypeError):
+        text = fn.__code__.co_code
+    return short_hash(text)
+
+
+def source_file(fn: Callable[..., Any]) -> str:
+    """The file that a run is resumed from (S23): that of the module, or of the program when it is the main one."""
+    module = sys.modules.get(fn.__module__)
+    return str(getattr(module, "__file__", "") or fn.__code__.co_filename)

@@ -1,0 +1,428 @@
+"""The one door through which a run changes: fold a message, decide, gather facts and commands.
+
+Nothing here is shown to anyone: the node commits what was gathered, then acts on it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.errors import Blocked, IdInUse, UnknownWorkflow, WrongState
+from perdure.kernel import attempt as attempts
+from perdure.kernel.decider import Catalogue, Decider, Trouble
+from perdure.kernel.flow import Limits
+from perdure.model import fact as f
+from perdure.model import message as m
+from perdure.model.command import Abandon, CancelChild, SendSignal, StartChild
+from perdure.model.failure import Failure
+from perdure.model.payload import blob_ref
+from perdure.model.run import Life, Outcome
+from perdure.runtime.live import LiveRun
+from perdure.runtime.replay import make
+from perdure.runtime.work import Item, Work
+from perdure.state.blobs import blob_hash_of
+from perdure.state.store import NewRun
+from perdure.version import VERSION
+
+if TYPE_CHECKING:
+    from perdure.runtime.attempt import Attempt
+    from perdure.runtime.watchdog import Watchdog
+    from perdure.settings import Settings
+
+PYTHON = platform.python_version()
+encode_json = msgspec.json.Encoder().encode
+_IDLE_WAITS: dict[int, bytes] = {}
+_NOT_DECLARED = "its outcome is unknown: an exception that it does not declare left it"
+
+
+class Advance:
+    """Folds messages into runs and gathers the next commit in `work`."""
+
+    def __init__(self, catalogue: Catalogue, settings: Settings, epoch: int, watchdog: Watchdog) -> None:
+        self.catalogue, self.settings, self.epoch, self.watchdog = catalogue, settings, epoch, watchdog
+        self.limits = Limits(settings.payload_max, settings.turn_callbacks_max, settings.children_depth_max)
+        self.runs: dict[str, LiveRun] = {}
+        self.work = Work()
+        self.pending: deque[m.Message] = deque()
+        self.now = 0
+        self.late = 0
+        self.undelivered = 0
+        self.begun: Callable[[LiveRun], None] | None = None
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    def write(self, run: LiveRun, fact: f.AnyFact) -> None:
+        """Add a fact to the run's history, as part of the next commit."""
+        body = f.encode_fact(fact)
+        if len(body) > self.settings.blob_min:
+            body = self._with_blobs(run, fact)
+        run.head = head = f.chain(run.head, body)
+        run.seq += 1
+        work = self.work
+        work.batch.facts.append((run.ref, run.seq, body, head))
+        work.size += len(body)
+        work.runs[run] = None
+
+    def _with_blobs(self, run: LiveRun, fact: f.AnyFact) -> bytes:
+        """The fact's body with large values moved to blobs."""
+        changes: dict[str, msgspec.Raw] = {}
+        for name in ("result", "input", "value", "args"):
+            raw = getattr(fact, name, None)
+            if raw is not None and len(bytes(raw)) > self.settings.blob_min:
+                data = bytes(raw)
+                digest = blob_hash_of(data)
+                self.work.batch.blobs.append((run.ref, digest, data))
+                self.work.size += len(data)
+                changes[name] = msgspec.Raw(blob_ref(digest, len(data)))
+        return f.encode_fact(msgspec.structs.replace(fact, **changes))
+
+    def record(self, run: LiveRun, fact: f.AnyFact) -> None:
+        """One turn: write the fact, fold it, write what the run decided, note what it wants."""
+        self.write(run, fact)
+        decider = run.decider
+        watchdog = self.watchdog
+        watchdog.serial += 1
+        watchdog.what = decider
+        try:
+            decider.on(fact, run.seq)
+        except Blocked:
+            watchdog.what = None
+            decider.trouble = Trouble("blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s")
+        watchdog.what = None
+        if watchdog.fired and watchdog.fired == watchdog.serial:
+            watchdog.fired = 0
+            decider.trouble = Trouble("blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s")
+        self.follow(run)
+
+    def follow(self, run: LiveRun) -> None:
+        """What a turn led to: trouble, decisions, commands."""
+        decider = run.decider
+        if decider.trouble is not None:
+            self.attention(run, *decider.trouble)
+            return
+        if decider.decisions:
+            decisions, decider.decisions = decider.decisions, []
+            for fact in decisions:
+                if isinstance(fact, f.RunContinued):
+                    self._continue(run, fact)
+                    return
+                self.write(run, fact)
+                if isinstance(fact, f.ENDS):
+                    self._ended(run, fact)
+        if decider.commands:
+            self._command(run)
+
+    def _continue(self, run: LiveRun, fact: f.RunContinued) -> None:
+        self._command(run)
+        run.decider.drop()
+        run.generation = fact.generation
+        run.definition = run.spec.definition
+        run.decider = make(run.id, run.spec, self.catalogue, self.limits)
+        run.decider.depth = 0
+        self.record(run, fact)
+        self.work.batch.restart.append((run.ref, run.seq))
+
+    def attention(self, run: LiveRun, cause: str, reason: str, step: str = "") -> None:
+        """The run cannot go on by itself: say so in its history, and let it leave memory."""
+        asked = run.decider
+        self.write(run, f.AttentionSet(self.at(run), asked.asked_n, asked.asked_h, cause, reason, step, run.spec.definition))  # type: ignore[arg-type]
+        run.life = Life.ATTENTION
+        run.outcome = encode_json(Outcome(reason=reason, cause=cause, step=step or None))
+        for key in list(asked.open):
+            self.work.abandons.append((run.id, key))
+
+    def _ended(self, run: LiveRun, fact: f.AnyFact) -> None:
+        result = failure = None
+        status: Any
+        if isinstance(fact, f.RunCompleted):
+            run.life, status, result = Life.COMPLETED, "completed", fact.result
+            run.outcome = encode_json(Outcome(result=self._kept(fact.result)))
+        elif isinstance(fact, f.RunFailed):
+            run.life, status, failure = Life.FAILED, "failed", fact.failure
+            run.outcome = encode_json(Outcome(failure=failure))
+        else:
+            assert isinstance(fact, f.RunCancelled)
+            run.life, status = Life.CANCELLED, "cancelled"
+            failure = Failure("perdure.RunCancelled", fact.reason, "cancelled")
+            run.outcome = encode_json(Outcome(reason=fact.reason))
+        if run.parent:
+            self.send(
+                m.ChildDone(
+                    run=run.parent, at=self.now, key=run.parent_key, child=run.id, status=status, result=result, failure=failure,
+                    request=f"{run.id}:{run.generation}:ended",
+                )
+            )  # fmt: skip
+
+    def _kept(self, raw: msgspec.Raw) -> msgspec.Raw:
+        """The result as the run's row keeps it: a reference when it is large."""
+        size = len(bytes(raw))
+        return raw if size <= self.settings.blob_min else msgspec.Raw(blob_ref(blob_hash_of(bytes(raw)), size))
+
+    def _command(self, run: LiveRun) -> None:
+        decider = run.decider
+        commands, decider.commands = decider.commands, []
+        for command in commands:
+            if isinstance(command, Abandon):
+                self.work.abandons.append((run.id, command.key))
+            elif isinstance(command, StartChild):
+                self.pending.append(self.child_start(run, command))
+            elif isinstance(command, CancelChild):
+                self.send(m.Cancel(run=command.child, at=self.now, request=f"{run.id}:{command.child}:cancel", reason=command.reason))
+            elif isinstance(command, SendSignal):
+                self.send(m.Signal(run=command.run, at=self.now, request=command.ordinal, name=command.name, value=msgspec.Raw(command.value)))
+
+    def child_start(self, run: LiveRun, command: StartChild) -> m.Start:
+        """The message that starts a child; its id is derived, so that sending it twice is sending it once."""
+        from_parent = run.decider
+        seed = int.from_bytes(f.chain(from_parent.seed.to_bytes(8, "little"), command.child.encode())[:8], "little") >> 1
+        return m.Start(
+            run=command.child, at=self.now, workflow=command.workflow.name, version=command.workflow.version,
+            definition=command.workflow.definition, input=msgspec.Raw(command.input), input_hash=b"", seed=seed,
+            parent=run.id, parent_key=command.key, depth=from_parent.depth + 1,
+        )  # fmt: skip
+
+    def send(self, message: m.Message) -> None:
+        """To another run: folded in this batch when it is in memory, else an inbox row in this commit."""
+        target = self.runs.get(message.run)
+        if target is not None and target.life is Life.LIVE:
+            self.pending.append(message)
+        else:
+            self.work.batch.inbox.append(message)  # type: ignore[arg-type]
+            self.work.loads.add(message.run)
+
+    def at(self, run: LiveRun, time: int = 0) -> int:
+        """The time of a fact: the engine's, or a message's own, never below that of the run's last fact."""
+        return max(time or self.now, run.decider.now)
+
+    # --- messages ------------------------------------------------------------------------------------
+
+    def start(self, message: m.Start, row_exists: LiveRun | None = None) -> LiveRun:
+        """Begin a run. Raises: `UnknownWorkflow`, `IdInUse`; nothing was written."""
+        present = self.runs.get(message.run)
+        if present is not None and row_exists is None:
+            if message.parent and present.parent == message.parent:
+                return present
+            if present.input_hash != message.input_hash or present.spec.name != message.workflow:
+                raise IdInUse(message.run, present.spec.name)
+            return present
+        spec = self.catalogue.workflow(message.workflow, message.version)
+        if spec is None:
+            raise UnknownWorkflow(message.workflow, message.version)
+        run = row_exists or LiveRun(message.run, spec, make(message.run, spec, self.catalogue, self.limits))
+        run.parent, run.parent_key, run.input_hash = message.parent, message.parent_key, message.input_hash
+        run.owner = self.epoch
+        self.runs[run.id] = run
+        if row_exists is None:
+            self.work.batch.starts.append(
+                NewRun(
+                    ref=run.ref, workflow=spec.name, version=spec.version, definition=spec.definition, input_hash=message.input_hash,
+                    tags=message.tags, parent=message.parent, parent_key=message.parent_key, source=message.source,
+                    request=message.request, created_at=self.now, drawn=message.drawn,
+                )
+            )  # fmt: skip
+        self.record(
+            run,
+            f.RunStarted(
+                self.now, 0, 0, spec.name, spec.version, spec.definition, message.input, message.seed, PYTHON, VERSION,
+                message.parent, message.parent_key, message.request, message.source, message.depth,
+            ),
+        )  # fmt: skip
+        return run
+
+    def outcome(self, run: LiveRun, attempt: Attempt) -> None:
+        """An attempt ended: record it if it is still wanted, else drop it and count."""
+        decider = run.decider
+        step = decider.open.get(attempt.key)
+        if step is None or step.attempt != attempt.number or attempt.epoch != self.epoch or step.due is not None:
+            self.late += 1
+            return
+        failure = attempt.failure
+        if failure is None:
+            assert attempt.result is not None
+            undo = step.spec.compensate
+            self.record(
+                run,
+                f.StepCompleted(
+                    self.at(run), decider.asked_n, decider.asked_h, attempt.key, attempt.number, attempt.epoch, step.asked_seq,
+                    step.ask, msgspec.Raw(attempt.result), attempt.worker, attempt.started,
+                    None if undo is None else msgspec.Raw(step.args),
+                ),
+            )  # fmt: skip
+        elif step.spec.at_most_once:
+            self._unknown(run, step, attempt, failure)
+        else:
+            self._failed(run, step, attempt, failure)
+
+    def _failed(self, run: LiveRun, step: Any, attempt: Attempt, failure: Failure) -> None:
+        decider = run.decider
+        at = self.at(run)
+        retry = attempts.retry_at(step, failure, attempt.error, at, decider.seed)
+        if retry is None:
+            failure = attempts.final(step, failure)
+        self._attempt_failed(run, step, attempt, failure, retry)
+
+    def _attempt_failed(self, run: LiveRun, step: Any, attempt: Attempt, failure: Failure, retry: int | None) -> None:
+        decider = run.decider
+        self.record(
+            run,
+            f.AttemptFailed(
+                self.at(run), decider.asked_n, decider.asked_h, attempt.key, attempt.number, attempt.epoch, step.asked_seq,
+                step.ask, failure, retry, attempt.worker, attempt.started,
+                None if step.spec.compensate is None else msgspec.Raw(step.args),
+            ),
+        )  # fmt: skip
+
+    def _unknown(self, run: LiveRun, step: Any, attempt: Attempt, failure: Failure) -> None:
+        """An at-most-once step ended in a way that tells nothing: its probe decides, else a person (S16)."""
+        error = attempt.error
+        if error is not None and not attempt.probing and isinstance(error, step.spec.raises):
+            self._attempt_failed(run, step, attempt, attempts.final(step, failure), None)
+        elif attempt.probing and failure.type == "perdure.errors.NotDone":
+            self._attempt_failed(run, step, attempt, failure, self.at(run))
+        elif step.spec.probe is not None and not attempt.probing:
+            self.begin_probe(run, step)
+        else:
+            self.attention(run, "outcome_unknown", f"step {step.key}: {_NOT_DECLARED}: {failure.summary()}", step.key)
+
+    def begin_probe(self, run: LiveRun, step: Any) -> None:
+        """Ask the task's probe what became of an attempt that nobody saw end."""
+        self.work.begins.append((run, [Probe(step)]))
+        self.work.runs[run] = None
+
+    def signal(self, run: LiveRun, message: m.Signal) -> None:
+        decider = run.decider
+        self.record(run, f.SignalReceived(self.at(run, message.at), decider.asked_n, decider.asked_h, message.name, message.value, message.request))
+
+    def cancel(self, run: LiveRun, message: m.Cancel) -> None:
+        decider = run.decider
+        if decider.cancelled is not None and not message.force:
+            return
+        self.record(
+            run,
+            f.CancelRequested(self.at(run, message.at), decider.asked_n, decider.asked_h, message.reason, message.request, message.force),
+        )
+
+    def child_done(self, run: LiveRun, message: m.ChildDone) -> None:
+        decider = run.decider
+        child = decider.children.get(message.key)
+        if child is None or child.id != message.child or child.detached:
+            self.late += 1
+            return
+        self.record(
+            run,
+            f.ChildEnded(
+                self.at(run, message.at), decider.asked_n, decider.asked_h, message.key, message.child, message.status,
+                child.asked_seq, child.ask, message.result, message.failure,
+                None if child.workflow.compensate is None else msgspec.Raw(child.args),
+            ),
+        )  # fmt: skip
+
+    def resolve(self, run: LiveRun, message: m.Resolve) -> None:
+        """Raises: `WrongState` when the step is not open."""
+        decider = run.decider
+        step = decider.open.get(message.step)
+        if step is None:
+            raise WrongState(f"run {run.id} has no open step {message.step!r}; open are: {', '.join(decider.open) or 'none'}")
+        if message.result is not None:
+            step.spec.result.decode(message.result)
+        failure = Failure("perdure.Resolved", f"failed by {message.by or 'hand'}", step=message.step) if message.how == "fail" else None
+        self.work.abandons.append((run.id, message.step))
+        self.record(
+            run,
+            f.StepResolved(
+                self.at(run, message.at), decider.asked_n, decider.asked_h, message.step, message.how, message.result, failure,
+                message.by, message.request,
+            ),
+        )  # fmt: skip
+
+    def tick(self, run: LiveRun, until: int) -> None:
+        """Fire the timers that are due, one fact each, in order; release the retries that are due."""
+        while run.life is Life.LIVE:
+            timer = run.decider.next_timer()
+            if timer is None or timer[0] > until:
+                break
+            decider = run.decider
+            self.record(run, f.TimerFired(self.at(run, timer[0]), decider.asked_n, decider.asked_h, timer[1], timer[0]))
+        if run.life is Life.LIVE and run.decider.retries:
+            run.decider.release(until)
+            self.work.runs[run] = None
+
+    def message(self, run: LiveRun, message: m.Message) -> None:
+        """Fold one message; the timers that were due before it come first (S11)."""
+        due = run.decider.timer_due()
+        if due is not None and due < (message.at or self.now):
+            self.tick(run, (message.at or self.now) - 1)
+            if run.life is not Life.LIVE:
+                return
+        if message.request:
+            if message.request in run.requests:
+                return
+            run.requests.add(message.request)
+        _HANDLERS[type(message)](self, run, message)
+
+    # --- what a commit says of each run -----------------------------------------------------------------
+
+    def seal(self, work: Work) -> None:
+        """Add the last word on each run's row, and the attempts that begin once this is durable."""
+        updates, epoch, now = work.batch.updates, self.epoch, self.now
+        for run in work.runs:
+            decider = run.decider
+            if run.life is Life.LIVE:
+                if decider.fresh:
+                    self._begins(run, decider)
+                    if run.life is not Life.LIVE:
+                        updates.append(self._row(run, b"[]", now))
+                        continue
+                updates.append(self._row(run, self._wait(run, decider), now))
+            else:
+                run.due = None
+                updates.append(self._row(run, b"[]", now))
+            run.batch = work
+            run.owner = epoch
+
+    def _row(self, run: LiveRun, wait: bytes, now: int) -> Any:
+        decider = run.decider
+        variables = getattr(decider, "variables", None)
+        if variables is not None and variables.values:
+            run.variables = encode_json(variables.values)
+        ended = run.life.ended
+        return (
+            run.ref, run.life.value, run.seq, run.head, decider.asked_n, decider.asked_h, run.generation, self.epoch, run.due,
+            wait, run.variables, run.outcome, run.definition, now, now if ended else None,
+        )  # fmt: skip
+
+    def _wait(self, run: LiveRun, decider: Decider) -> bytes:
+        wait = decider.wait()
+        run.wait = wait
+        run.due = wait.due
+        return encode_json(wait)
+
+    def _begins(self, run: LiveRun, decider: Decider) -> None:
+        steps = decider.begin()
+        for step in steps:
+            if step.spec.at_most_once or step.key in run.marked:
+                step.intent = True
+                self.write(run, f.IntentRecorded(self.at(run), decider.asked_n, decider.asked_h, step.key, step.attempt, self.epoch, step.ask))
+        self.work.begins.append((run, steps))
+
+
+class Probe:
+    """A step whose probe is to be run in place of its function."""
+
+    __slots__ = ("step",)
+
+    def __init__(self, step: Any) -> None:
+        self.step = step
+
+
+_HANDLERS: Mapping[type[m.Message], Callable[[Advance, LiveRun, Any], None]] = {
+    m.Signal: Advance.signal,
+    m.Cancel: Advance.cancel,
+    m.ChildDone: Advance.child_done,
+    m.Resolve: Advance.resolve,
+}

@@ -1,0 +1,143 @@
+"""One attempt of a step, from its begin to its outcome; and what its code may ask about it."""
+
+from __future__ import annotations
+
+import traceback
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from perdure.authoring.ambient import current as flow_current
+from perdure.errors import NotInWorkflow, PerdureError
+from perdure.kernel.flow import type_name
+from perdure.model.duration import duration_us
+from perdure.model.failure import Failure
+from perdure.model.ids import idempotency_key as derived_key
+from perdure.model.payload import Shape, exception_data
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+    from perdure.model.command import Activity
+    from perdure.model.task import TaskSpec
+    from perdure.runtime.pools import Pools
+
+MESSAGE_MAX = 4_000
+WHERE_MAX = 8_000
+_PROGRESS = Shape(Any, "progress")
+
+
+class Attempt:
+    """Shape: exactly one of `result` (encoded) and `failure` is set when it is `done`; `error` is the live exception.
+
+    Units: `started`, `deadline_at` microseconds of the engine's clock; `beat_at` seconds of the monotonic clock.
+    """
+
+    __slots__ = (
+        "beat_at", "deadline_at", "done", "epoch", "error", "failure", "generation", "key", "left", "number", "pools",
+        "probing", "progress", "progress_new", "result", "run_id", "spec", "started", "step", "task", "worker",
+    )  # fmt: skip
+
+    def __init__(self, run_id: str, step: Activity, epoch: int, progress: bytes | None, pools: Pools) -> None:
+        spec = step.spec
+        self.run_id, self.step, self.spec, self.epoch, self.pools = run_id, step, spec, epoch, pools
+        self.key, self.number, self.generation = step.key, step.attempt, step.generation
+        self.deadline_at = None if spec.deadline_us is None else step.asked_at + spec.deadline_us
+        self.progress = progress
+        self.progress_new: bytes | None = None
+        self.result: bytes | None = None
+        self.failure: Failure | None = None
+        self.error: BaseException | None = None
+        self.done = False
+        self.left = False
+        self.probing = False
+        self.started = 0
+        self.beat_at = 0.0
+        self.worker = ""
+        self.task: Task[None] | None = None
+
+    def succeed(self, value: Any, limit: int) -> None:
+        """Encode the result; one that cannot be kept fails the attempt."""
+        try:
+            self.result = self.spec.result.round(value, limit)[0]
+        except PerdureError as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.failure = failure_from(error, self.spec)
+
+
+def failure_from(error: BaseException, spec: TaskSpec) -> Failure:
+    """An exception as data: its type, message, place, and the constructor's arguments where it is declared."""
+    try:
+        message = str(error)
+    except Exception:  # an exception whose own text fails is still a failure to record
+        message = "(its message could not be read)"
+    try:
+        where = "".join(traceback.format_tb(error.__traceback__)[-12:])
+    except Exception:  # as above
+        where = ""
+    retry_after = getattr(error, "retry_after", None)
+    after_us = None
+    if retry_after is not None:
+        try:
+            after_us = duration_us(retry_after, "retry_after")
+        except PerdureError:
+            after_us = None
+    data = exception_data(error, MESSAGE_MAX * 16) if isinstance(error, spec.raises) else None
+    return Failure(
+        type_name(type(error)),
+        _clip(message, MESSAGE_MAX),
+        "refused" if isinstance(error, PerdureError) and not isinstance(error, spec.raises) else "error",
+        where=_clip(where, WHERE_MAX),
+        data=data,
+        retry_after_us=after_us,
+    )
+
+
+def _clip(text: str, limit: int) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else f"{text[: limit - 20]} … ({len(text):,} characters)"
+
+
+# --- what a task's code may ask -------------------------------------------------------------------
+
+current: ContextVar[Attempt | None] = ContextVar("perdure_attempt", default=None)
+
+
+def _attempt(name: str) -> Attempt:
+    found = current.get()
+    if found is None:
+        raise NotInWorkflow(name, f"{name} works inside a task that a workflow runs")
+    return found
+
+
+def heartbeat(progress: Any = None) -> None:
+    """Say that this attempt is alive, and how far it is; `progress` is given to the next attempt."""
+    attempt = _attempt("heartbeat")
+    attempt.pools.beat(attempt, None if progress is None else _PROGRESS.encode(progress, 1 << 20))
+
+
+def progress() -> Any:
+    """The last progress that the attempt before this one told; None where there is none."""
+    raw = _attempt("progress").progress
+    return None if raw is None else _PROGRESS.decode(raw)
+
+
+def attempt() -> int:
+    """The number of this attempt, counted from 1."""
+    return _attempt("attempt").number
+
+
+def idempotency_key() -> str:
+    """The same for every attempt of this step; give it to services that honour one."""
+    found = _attempt("idempotency_key")
+    return derived_key(found.run_id, found.generation, found.key)
+
+
+def run_id() -> str:
+    """The id of the run that this flow or task belongs to."""
+    scope = flow_current.get()
+    if scope is not None and hasattr(scope, "run_id"):
+        return str(scope.run_id)
+    return _attempt("run_id").run_id

@@ -1,0 +1,247 @@
+"""What may be asked of runs, alike for an engine and for a client of its store: start, look, signal, cancel and more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from perdure.clock import Clock
+from perdure.errors import (
+    BadCall,
+    IdInUse,
+    NeedsAttention,
+    RunCancelled,
+    RunFailed,
+    UnknownRun,
+    UnknownWorkflow,
+    WrongState,
+)
+from perdure.kernel.audit import AuditReport
+from perdure.model import message as m
+from perdure.model.duration import Duration, duration_us
+from perdure.model.failure import Failure
+from perdure.model.ids import check_id, drawn_id
+from perdure.model.payload import Shape, blob_hash, canonical, input_hash, is_blob
+from perdure.model.run import STATUSES, Life, Outcome, RunRow, Status, WorkflowState
+from perdure.model.workflow import WorkflowSpec
+from perdure.runtime.inspect import state_of
+from perdure.runtime.verify import verify_run
+from perdure.settings import Settings
+from perdure.state.store import Query, Store
+
+_SIGNAL = Shape(Any, "value of a signal")
+PAGE = 200
+WAYS = (
+    "ways out: mend the code and start again, `perdure retry RUN`, "
+    "`perdure resolve RUN STEP --result JSON|--fail|--retry`, or `perdure cancel RUN --force`"
+)
+
+
+class Handle:
+    """A run, by its id. No I/O until something is asked; every call tells if there is no such run."""
+
+    def __init__(self, desk: Desk, id: str, result: Shape | None = None) -> None:
+        self.id = id
+        self._desk, self._result = desk, result
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
+    async def signal(self, name: str, value: Any = None, *, request_id: str | None = None) -> None:
+        """Send a signal; durable when this returns. Said twice with one request id, it counts once."""
+        await self._desk.signal(self.id, name, value, request_id=request_id)
+
+    async def cancel(self, reason: str = "", *, force: bool = False, request_id: str | None = None) -> None:
+        """Ask the run to end; durable when this returns. `force` ends it without its code, compensating from its facts."""
+        await self._desk.cancel(self.id, reason, force=force, request_id=request_id)
+
+    async def result(self, timeout: Duration | None = None) -> Any:
+        """Wait for the run's end.
+
+        Raises: `RunFailed`, `RunCancelled`, `NeedsAttention`; `ResultTimeout` when it goes on; `UnknownRun`.
+        """
+        return await self._desk.result(self.id, timeout, self._result)
+
+    async def state(self) -> WorkflowState:
+        """Variables, history, metadata, timestamp."""
+        return await self._desk.state(self.id)
+
+    async def status(self) -> Status:
+        return (await self._desk.row(self.id)).status
+
+
+class Desk:
+    """Shape: `workflows` are those known here by (name, version), for typed results and by-name starts."""
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock, catalogue: Any) -> None:
+        self.store, self.settings, self.clock, self.catalogue = store, settings, clock, catalogue
+
+    # --- to be filled in -----------------------------------------------------------------------------
+
+    async def send(self, message: m.Message, *, repeated: bool = False) -> Any:
+        """Make the message durable and let it be folded."""
+        raise NotImplementedError
+
+    async def wait_end(self, run_id: str, timeout_us: int | None) -> None:
+        """Wait until the run has ended or needs attention. Raises: `ResultTimeout`."""
+        raise NotImplementedError
+
+    # --- starting --------------------------------------------------------------------------------------
+
+    async def start(
+        self, workflow: WorkflowSpec | str, *args: Any, id: str | None = None, tags: Mapping[str, str] | None = None,
+        request_id: str | None = None, input: Mapping[str, Any] | None = None, **kwargs: Any,
+    ) -> Handle:  # fmt: skip
+        """Start a run; durable when this returns. With an id, the same id and input give the same run.
+
+        Shape: `input` gives the parameters by name instead of as arguments.
+        Raises: `BadArgument`, `IdInUse`, `UnknownWorkflow`; nothing was written.
+        """
+        spec = self._spec(workflow)
+        if input is not None:
+            raw = spec.signature.from_names(dict(input), self.settings.payload_max)
+        else:
+            raw, _ = spec.signature.pack(args, kwargs, self.settings.payload_max)
+        if id is not None:
+            check_id(id)
+        if request_id is not None:
+            check_id(request_id, "request id")
+        chance = self.clock.chance()
+        message = m.Start(
+            run=id or drawn_id(spec.name, chance), workflow=spec.name, version=spec.version, definition=spec.definition,
+            input=msgspec.Raw(raw), input_hash=input_hash(raw), tags=_tags(tags), seed=self.clock.chance() >> 65,
+            drawn=id is None, source=spec.source, request=request_id or "",
+        )  # fmt: skip
+        if request_id is not None:
+            known = (await self.store.answers([request_id])).get(request_id)
+            if known is not None:
+                return Handle(self, known[0], spec.result)
+        run_id = await self.send(message)
+        return Handle(self, str(run_id), spec.result)
+
+    def _spec(self, workflow: WorkflowSpec | str) -> WorkflowSpec:
+        if isinstance(workflow, str):
+            found: WorkflowSpec | None = self.catalogue.workflow(workflow, "")
+            if found is None:
+                raise UnknownWorkflow(workflow)
+            return found
+        if not isinstance(workflow, WorkflowSpec):
+            raise BadCall(f"start() takes a workflow, not {workflow!r}: decorate it with @workflow or @graph")
+        return workflow
+
+    # --- looking -----------------------------------------------------------------------------------------
+
+    def get(self, id: str) -> Handle:
+        """The handle of a run by its id."""
+        return Handle(self, check_id(id))
+
+    async def row(self, run_id: str) -> RunRow:
+        """Raises: `UnknownRun`."""
+        rows = await self.store.find(Query(ids=(check_id(run_id),), limit=1))
+        if not rows:
+            raise UnknownRun(run_id)
+        return rows[0]
+
+    async def runs(
+        self, *, status: Status | Iterable[Status] | None = None, workflow: str | None = None,
+        tags: Mapping[str, str] | None = None, limit: int | None = 100,
+    ) -> AsyncIterator[RunRow]:  # fmt: skip
+        """Runs, the newest first. Raises: `BadCall` for a status that does not exist."""
+        wanted = (status,) if isinstance(status, str) else None if status is None else tuple(status)
+        for one in wanted or ():
+            if one not in STATUSES:
+                raise BadCall(f"status {one!r}: one of {', '.join(STATUSES)}")
+        after, left = None, limit if limit is not None else 1 << 62
+        while left > 0:
+            page = await self.store.find(
+                Query(status=wanted, workflow=workflow, tags=tags, after=after, limit=min(PAGE, left))  # type: ignore[arg-type]
+            )
+            for row in page:
+                yield row
+            left -= len(page)
+            if len(page) < PAGE or not page:
+                return
+            after = page[-1]
+
+    async def state(self, run_id: str) -> WorkflowState:
+        """Raises: `UnknownRun`."""
+        return await state_of(self.store, check_id(run_id))
+
+    async def verify(self, run_id: str) -> AuditReport:
+        """Check the four conditions over the run's history, replaying its code where that is known here."""
+        return await verify_run(self.store, self.catalogue, self.settings, check_id(run_id))
+
+    async def result(self, run_id: str, timeout: Duration | None = None, shape: Shape | None = None) -> Any:
+        """See `Handle.result`."""
+        limit = None if timeout is None else duration_us(timeout, "timeout")
+        row = await self.row(run_id)
+        if not row.life.ended and row.life is not Life.ATTENTION:
+            await self.wait_end(run_id, limit)
+            row = await self.row(run_id)
+        return await self._outcome(row, shape)
+
+    async def _outcome(self, row: RunRow, shape: Shape | None) -> Any:
+        outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
+        if row.life is Life.COMPLETED:
+            raw = bytes(outcome.result or b"null")
+            if is_blob(raw):
+                raw = (await self.store.blobs([blob_hash(raw)]))[blob_hash(raw)]
+            if shape is None:
+                spec = self.catalogue.workflow(row.workflow, row.version)
+                shape = spec.result if spec is not None else Shape(Any, "result")
+            return shape.decode(raw)
+        if row.life is Life.FAILED:
+            raise RunFailed(row.id, outcome.failure or Failure("perdure.RunFailed", "it failed"))
+        if row.life is Life.CANCELLED:
+            raise RunCancelled(row.id, outcome.reason or "")
+        raise NeedsAttention(row.id, outcome.reason or "", WAYS.replace("RUN", row.id).replace("STEP", outcome.step or "STEP"))
+
+    # --- asking for change ---------------------------------------------------------------------------------
+
+    async def signal(self, run_id: str, name: str, value: Any = None, *, request_id: str | None = None) -> None:
+        """See `Handle.signal`. Raises: `UnknownRun`, `WrongState` when the run has ended."""
+        raw = _SIGNAL.encode(value, self.settings.payload_max)
+        if not isinstance(name, str) or not 0 < len(name) <= 200:
+            raise BadCall(f"signal name {str(name)[:60]!r}: 1 to 200 characters")
+        await self._ask(m.Signal(run=check_id(run_id), name=name, value=msgspec.Raw(raw)), request_id)
+
+    async def cancel(self, run_id: str, reason: str = "", *, force: bool = False, request_id: str | None = None) -> None:
+        """See `Handle.cancel`."""
+        await self._ask(m.Cancel(run=check_id(run_id), reason=str(reason)[:1000], force=force), request_id)
+
+    async def retry(self, run_id: str, *, by: str = "", why: str = "", request_id: str | None = None) -> Handle:
+        """The same run, next generation: what succeeded and was not compensated is kept. Resumes one that needs attention."""
+        await self._ask(m.Retry(run=check_id(run_id), by=by, why=why), request_id)
+        return Handle(self, run_id)
+
+    async def resolve(
+        self, run_id: str, step: str, how: Literal["result", "fail", "retry"], result: Any = None, *, by: str = "",
+        request_id: str | None = None,
+    ) -> None:  # fmt: skip
+        """A person's word on a step of a run that needs attention."""
+        raw = msgspec.Raw(canonical(_SIGNAL.encode(result, self.settings.payload_max))) if how == "result" else None
+        await self._ask(m.Resolve(run=check_id(run_id), step=step, how=how, result=raw, by=by), request_id)
+
+    async def fork(self, run_id: str, at: int, *, id: str | None = None, request_id: str | None = None) -> Handle:
+        """A new run with the first `at` facts of this one."""
+        origin = await self.row(run_id)
+        if not 1 <= at <= origin.seq:
+            raise WrongState(f"run {run_id} has {origin.seq} facts: it cannot be forked at {at}")
+        new = check_id(id) if id is not None else drawn_id(origin.workflow, self.clock.chance())
+        if id is not None and await self.store.find(Query(ids=(new,), limit=1)):
+            raise IdInUse(new, origin.workflow)
+        await self._ask(m.Fork(run=new, origin=run_id, upto=at, drawn=id is None), request_id)
+        return Handle(self, new)
+
+    async def _ask(self, message: m.Message, request_id: str | None) -> Any:
+        message.request = check_id(request_id, "request id") if request_id is not None else f"r-{self.clock.chance():032x}"
+        return await self.send(message, repeated=request_id is not None)
+
+
+def _tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    for key, value in (tags or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str) or not 0 < len(key) <= 100 or len(value) > 500:
+            raise BadCall(f"tag {key!r}={value!r}: texts of at most 100 and 500 characters")
+    return dict(tags or {})

@@ -1,0 +1,110 @@
+"""The engine: a node over a store that it holds alone, and what may be asked of its runs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+from typing import Any
+
+from perdure.authoring.registry import Registry
+from perdure.clock import Clock
+from perdure.errors import ResultTimeout, StoreError
+from perdure.model import message as m
+from perdure.runtime.desk import Desk
+from perdure.runtime.loader import Loader
+from perdure.runtime.node import Node, done
+from perdure.runtime.suspects import Suspects
+from perdure.runtime.sweep import Sweep
+from perdure.settings import Settings
+from perdure.state.store import EpochRow, Store
+
+log = logging.getLogger("perdure.engine")
+SETTLE_S = 5.0
+
+
+class Engine(Desk):
+    """Runs the workflows it serves. Made by `perdure.open(...)`.
+
+    Shape: `epoch` is this engine's time on the store; `node` its loop.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self, store: Store, settings: Settings, clock: Clock, registry: Registry, epoch: int, earlier: list[EpochRow]
+    ) -> None:
+        super().__init__(store, settings, clock, registry)
+        self.epoch = epoch
+        self.node = Node(store, registry, settings, clock, epoch)
+        clean = [row.epoch for row in earlier if row.clean]
+        self.loader = Loader(self.node, clean, f"{os.uname().nodename}:{os.getpid()}")
+        self.suspects = Suspects(self.node, self.loader, earlier)
+        self.sweep = Sweep(self.node, self.loader)
+        self._sweeping: asyncio.Task[None] | None = None
+        self._collector: tuple[int, int, int] | None = None
+
+    async def begin(self) -> None:
+        """Let it move: sweep the store, watch for blocking code."""
+        if self.settings.gc_threshold:
+            self._collector = gc.get_threshold()
+            gc.set_threshold(self.settings.gc_threshold, 20, 50)
+        self.node.watchdog.start()
+        self._sweeping = asyncio.create_task(self.sweep.run(), name="perdure-sweep")
+
+    async def stop(self) -> None:
+        """Stop the engine; its runs go on at the next start (S25)."""
+        node = self.node
+        node.stopping = True
+        await node.pools.stop(self.settings.stop_grace_s)
+        try:
+            await asyncio.wait_for(node.settled(), SETTLE_S)
+        except TimeoutError:
+            log.warning("the last batch could not be committed in %gs", SETTLE_S)
+        for task in (self._sweeping, self.loader.task):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(task for task in (self._sweeping, self.loader.task) if task is not None), return_exceptions=True)
+        node.watchdog.stop()
+        if node.alarm is not None:
+            node.alarm.cancel()
+        await self._clean_mark()
+        for run in list(node.advance.runs.values()):
+            run.decider.drop()
+        node.advance.runs.clear()
+        if self._collector is not None:
+            gc.set_threshold(*self._collector)
+        await self.store.close()
+
+    async def _clean_mark(self) -> None:
+        if self.node.lost is not None or self.node.failed is not None:
+            return
+        batch = self.node.advance.work.batch.__class__()
+        batch.clean, batch.clock = True, self.clock.now_us()
+        try:
+            await done(self.store.commit(batch))
+        except StoreError as error:
+            log.warning("the clean stop could not be marked: %s", error)
+
+    async def send(self, message: m.Message, *, repeated: bool = False) -> Any:
+        return await self.node.ask(message, repeated=repeated)
+
+    async def wait_end(self, run_id: str, timeout_us: int | None) -> None:
+        node = self.node
+        if node.lost is not None:
+            raise node.lost
+        waiter: asyncio.Future[None] = node.loop.create_future()
+        node.waiters.setdefault(run_id, []).append(waiter)
+        try:
+            # The run may have ended between the look at its row and now.
+            row = await self.row(run_id)
+            if row.life.ended or row.life.value == "attention":
+                return
+            await asyncio.wait_for(waiter, None if timeout_us is None else timeout_us / 1e6)
+        except TimeoutError:
+            raise ResultTimeout(f"run {run_id} has not ended within {(timeout_us or 0) / 1e6:g}s; it goes on") from None
+        finally:
+            waiting = node.waiters.get(run_id)
+            if waiting is not None and waiter in waiting:
+                waiting.remove(waiter)
+                if not waiting:
+                    del node.waiters[run_id]

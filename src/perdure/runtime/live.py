@@ -1,0 +1,45 @@
+"""A run in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.model.fact import CHAIN_START
+from perdure.model.run import NO_WAIT, Life, Wait
+from perdure.state.store import Ref
+
+if TYPE_CHECKING:
+    from perdure.kernel.decider import Decider
+    from perdure.model.workflow import WorkflowSpec
+
+
+class LiveRun:
+    """Shape: `seq`, `head` are those of the last fact folded, committed or not; `batch` is the batch that holds its
+    newest facts, None when all are committed; `marked` are steps that were due when the owner before died (S15).
+    """
+
+    __slots__ = (
+        "batch", "decider", "definition", "due", "facts_since", "generation", "head", "id", "input_hash", "life", "marked", "outcome",
+        "owner", "parent", "parent_key", "progress", "ref", "requests", "seq", "spec", "variables", "wait",
+    )  # fmt: skip
+
+    def __init__(self, id: str, spec: WorkflowSpec, decider: Decider) -> None:
+        self.id, self.spec, self.decider = id, spec, decider
+        self.ref = Ref(id)
+        self.seq = 0
+        self.input_hash = b""
+        self.head = CHAIN_START
+        self.life = Life.LIVE
+        self.generation = 1
+        self.definition = spec.definition
+        self.parent = self.parent_key = ""
+        self.wait: Wait = NO_WAIT
+        self.due: int | None = None
+        self.outcome: bytes | None = None
+        self.variables = b"{}"
+        self.requests: set[str] = set()
+        self.progress: dict[str, bytes] = {}
+        self.batch: object | None = None
+        self.facts_since = 0
+        self.owner = 0
+        self.marked: set[str] = set()

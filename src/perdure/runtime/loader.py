@@ -1,0 +1,454 @@
+"""Bringing runs back into memory: from a snapshot, then the store, then rebuilt from history.
+
+Loads go in bounded groups beside the queue, never in front of it (S15). What waited for a run, and the timers
+that are due, are folded in the order of their times (S11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.errors import IdInUse, NonDeterminism, PerdureError, StoreDamaged, StoreError, UnknownRun, WrongState
+from perdure.kernel.forced import Forced
+from perdure.model import fact as f
+from perdure.model import message as m
+from perdure.model.command import StartChild
+from perdure.model.run import Life, Outcome, RunRow
+from perdure.runtime.attempt import Attempt
+from perdure.runtime.live import LiveRun
+from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, effective, fill, make, replay
+from perdure.runtime.revive import Revive
+from perdure.runtime.work import Install, Item
+from perdure.state.store import Loaded, Query
+
+if TYPE_CHECKING:
+    from perdure.kernel.decider import Decider
+    from perdure.runtime.node import Node
+
+log = logging.getLogger("perdure.loader")
+GROUP = 100
+# How long a group may replay before the loop gets a turn. Units: seconds.
+SLICE_S = 0.01
+RETRY_S = 0.2
+
+
+class Loader:
+    """Shape: `wanted` holds, by run id, what waits for a run that is not in memory: messages and attempts that ended."""
+
+    def __init__(self, node: Node, clean: Iterable[int], name: str) -> None:
+        self.node = node
+        self.clean = set(clean)
+        self.name = name
+        self.wanted: dict[str, list[Any]] = {}
+        self.task: asyncio.Task[None] | None = None
+        self.kept_back: set[str] = set()
+        self.unserved: set[str] = set()
+        self.revive = Revive(self)
+        node.on_load = self
+
+    def __call__(self, run_id: str, entry: Any) -> None:
+        """Ask for a run, with something that waits for it."""
+        waiting = self.wanted.setdefault(run_id, [])
+        if entry is not None:
+            waiting.append(entry)
+        self.retry()
+
+    def retry(self) -> None:
+        """Go on loading, when there is something to load and the store takes calls."""
+        if self.wanted and self.task is None and self.node.failed is None and self.node.lost is None:
+            self.task = self.node.loop.create_task(self._work(), name="perdure-loader")
+
+    async def _work(self) -> None:
+        try:
+            while self.wanted and self.node.lost is None and self.node.failed is None:
+                group: dict[str, list[Any]] = {}
+                for run_id in list(self.wanted)[:GROUP]:
+                    group[run_id] = self.wanted.pop(run_id)
+                try:
+                    await self._group(group)
+                except StoreError as error:
+                    for run_id, entries in group.items():
+                        self.wanted[run_id] = entries + self.wanted.get(run_id, [])
+                    log.warning("runs cannot be loaded now: %s", error)
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            self.task = None
+
+    async def _group(self, group: dict[str, list[Any]]) -> None:
+        store, node = self.node.store, self.node
+        requests = [
+            entry.message.request for entries in group.values() for entry in entries
+            if isinstance(entry, Item) and entry.message.request and not isinstance(entry.message, m.Start)
+        ]  # fmt: skip
+        answers = await store.answers(requests) if requests else {}
+        loaded = {one.row.id: one for one in await store.load(list(group), snapshot=True)}
+        histories = {run_id: self._decoded(one) for run_id, one in loaded.items()}
+        hashes = {h for history in histories.values() if not isinstance(history, PerdureError) for h in blobs_of(history)}
+        blobs = await store.blobs(sorted(hashes)) if hashes else {}
+        children = await self._children(loaded)
+        until = node.clock.monotonic() + SLICE_S
+        for run_id in list(group):
+            entries = self._unanswered(group[run_id], answers)
+            one, history = loaded.get(run_id), histories.get(run_id)
+            if history is not None and not isinstance(history, PerdureError):
+                fill(history, blobs)
+            await self._one(run_id, one, history, entries, children)
+            del group[run_id]
+            if node.clock.monotonic() > until:
+                await asyncio.sleep(0)
+                until = node.clock.monotonic() + SLICE_S
+
+    def _decoded(self, one: Loaded) -> list[tuple[int, f.AnyFact]] | PerdureError:
+        if one.row.life not in {Life.LIVE, Life.QUEUED}:
+            return []
+        try:
+            return decode(one.facts)
+        except StoreDamaged as error:
+            return error
+
+    async def _children(self, loaded: dict[str, Loaded]) -> dict[str, RunRow]:
+        ids = tuple(child for one in loaded.values() if one.row.life is Life.LIVE for child in one.row.wait.children)
+        rows: dict[str, RunRow] = {}
+        for start in range(0, len(ids), 500):
+            part = ids[start : start + 500]
+            rows.update((row.id, row) for row in await self.node.store.find(Query(ids=part, limit=len(part))))
+        return rows
+
+    def _unanswered(self, entries: list[Any], answers: dict[str, tuple[str, bytes]]) -> list[Any]:
+        """What has an answer already is told that answer, and changes nothing (S26)."""
+        left = []
+        for entry in entries:
+            if isinstance(entry, Item) and entry.message.request in answers:
+                if entry.inbox_no:
+                    self.node.advance.work.batch.inbox_done.append(entry.inbox_no)
+                    self.node.wake()
+                if entry.reply is not None and not entry.reply.done():
+                    entry.reply.set_result(msgspec.json.decode(answers[entry.message.request][1]).get("seq", 0))
+            else:
+                left.append(entry)
+        return left
+
+    # --- one run -------------------------------------------------------------------------------------
+
+    async def _one(self, run_id: str, one: Loaded | None, history: Any, entries: list[Any], children: dict[str, RunRow]) -> None:
+        node = self.node
+        present = node.advance.runs.get(run_id)
+        if present is not None and present.life is Life.LIVE:
+            node.post(Install(present, entries))
+        elif one is None:
+            self._absent(run_id, entries)
+        elif one.row.life.ended:
+            await self._after_end(one, entries)
+        elif one.row.life is Life.ATTENTION:
+            await self._in_attention(one, entries)
+        elif one.row.life is Life.QUEUED and not one.facts:
+            self._queued(one, entries)
+        else:
+            self._live(one, history, entries, children)
+
+    def _absent(self, run_id: str, entries: list[Any]) -> None:
+        """No such run: a start whose commit did not take place is made again, all else is refused."""
+        for entry in entries:
+            if isinstance(entry, Attempt):
+                self.node.pools.forget(entry)
+            elif isinstance(entry.message, m.Start) and not entry.inbox_no:
+                entry.asked_before = False
+                self.node.post(entry)
+            elif isinstance(entry.message, m.Fork):
+                self.revive.fork(entry)
+            else:
+                self.node.refuse(entry, UnknownRun(run_id))
+                self.node.wake()
+
+    async def _after_end(self, one: Loaded, entries: list[Any]) -> None:
+        row = one.row
+        for waiter in self.node.waiters.pop(row.id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+        for entry in entries:
+            if isinstance(entry, Attempt):
+                self.node.pools.forget(entry)
+                continue
+            message = entry.message
+            if isinstance(message, m.Start):
+                self._started(entry, message, row)
+            elif isinstance(message, m.Retry):
+                await self.revive.retry(entry, row)
+            elif isinstance(message, m.Fork):
+                self.node.refuse(entry, IdInUse(row.id, row.workflow))
+            else:
+                self.node.refuse(entry, WrongState(f"run {row.id} has ended ({row.status}): nothing more can be asked of it"))
+        self.node.wake()
+
+    def _started(self, entry: Item, message: m.Start, row: RunRow) -> None:
+        """A start of a run that exists: the same input is the same run (S26)."""
+        node = self.node
+        if row.workflow != message.workflow or row.input_hash != message.input_hash:
+            if not message.parent or row.parent != message.parent:
+                node.refuse(entry, IdInUse(row.id, row.workflow))
+                node.wake()
+                return
+        if entry.inbox_no:
+            node.advance.work.batch.inbox_done.append(entry.inbox_no)
+        if entry.reply is not None and not entry.reply.done():
+            entry.reply.set_result(row.id)
+        node.wake()
+
+    async def _in_attention(self, one: Loaded, entries: list[Any]) -> None:
+        """A run that needs attention keeps its messages in the inbox, and is moved only by a person (S19)."""
+        node = self.node
+        for waiter in node.waiters.pop(one.row.id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+        for entry in entries:
+            if isinstance(entry, Attempt):
+                node.pools.forget(entry)
+            elif isinstance(entry.message, m.Resolve | m.Retry) or isinstance(entry.message, m.Cancel):
+                await self.revive.resume(entry, one.row)
+            elif isinstance(entry.message, m.Start):
+                self._started(entry, entry.message, one.row)
+            elif entry.inbox_no:
+                self.kept_back.add(one.row.id)
+            else:
+                work = node.advance.work
+                work.batch.inbox.append(entry.message)
+                work.entries.append(entry)
+                if entry.reply is not None:
+                    work.replies.append((entry.reply, one.row.seq))
+                node.wake()
+
+    def _queued(self, one: Loaded, entries: list[Any]) -> None:
+        """A run whose start was acknowledged and not yet folded."""
+        starts = [entry for entry in entries if isinstance(entry, Item) and isinstance(entry.message, m.Start)]
+        spec = self.node.advance.catalogue.workflow(one.row.workflow, one.row.version)
+        if not starts or spec is None:
+            self.kept_back.add(one.row.id)
+            if spec is None:
+                self.unserved.add(one.row.id)
+            return
+        run = self._make(one.row)
+        assert run is not None
+        self.node.post(Install(run, entries))
+
+    def _make(self, row: RunRow) -> LiveRun | None:
+        """A run in memory from its row, with nothing folded; None: no engine here serves its workflow."""
+        advance = self.node.advance
+        spec = advance.catalogue.workflow(row.workflow, row.version)
+        if spec is None:
+            return None
+        run = LiveRun(row.id, spec, make(row.id, spec, advance.catalogue, advance.limits))
+        run.ref.no = row.no
+        run.seq, run.head, run.generation = row.seq, row.head, row.generation
+        run.parent, run.parent_key, run.input_hash = row.parent, row.parent_key, row.input_hash
+        run.owner, run.variables = row.epoch, row.variables
+        run.due = None
+        return run
+
+    def _live(self, one: Loaded, history: Any, entries: list[Any], children: dict[str, RunRow]) -> None:
+        row = one.row
+        run = self._make(row)
+        if run is None:
+            self.unserved.add(row.id)
+            self._not_served(row, entries)
+            return
+        run.progress = dict(one.progress)
+        try:
+            if isinstance(history, PerdureError):
+                raise history
+            if any(isinstance(fact, f.CancelRequested) and fact.force for _, fact in history):
+                self._forced(run, row, history)
+            else:
+                rebuild(run.decider, history, one)
+                check_frontier(run.decider, row.seq, row.asked_n, row.asked_h)
+        except NonDeterminism as error:
+            self._needs_attention(run, row, "nondeterminism", str(error), error.step, entries)
+            return
+        except Attention as error:
+            self._needs_attention(run, row, error.cause, str(error), error.step, entries)
+            return
+        except StoreDamaged as error:
+            self._needs_attention(run, row, "damaged", str(error), "", entries)
+            return
+        run.requests.update(request for _, fact in history if (request := getattr(fact, "request", "")))
+        self.look_up(run, children)
+        self.node.post(Install(run, entries))
+
+    def _forced(self, run: LiveRun, row: RunRow, history: list[tuple[int, f.AnyFact]]) -> None:
+        """A run that is being ended without its code: only what it owes is folded."""
+        run.decider = Forced(row.id, row.workflow, self.node.advance.catalogue)
+        for seq, fact in history:
+            run.decider.on(fact, seq)
+        run.decider.decisions.clear()
+        run.decider.asked_n, run.decider.asked_h = row.asked_n, row.asked_h
+
+    def _not_served(self, row: RunRow, entries: list[Any]) -> None:
+        for entry in entries:
+            if isinstance(entry, Attempt):
+                self.node.pools.forget(entry)
+            elif isinstance(entry.message, m.Start):
+                self._started(entry, entry.message, row)
+            elif not entry.inbox_no:
+                # It stays as it is; who serves it later finds the message in the inbox.
+                self.node.advance.work.batch.inbox.append(entry.message)
+                if entry.reply is not None:
+                    self.node.advance.work.replies.append((entry.reply, row.seq))
+                self.node.wake()
+            else:
+                self.kept_back.add(row.id)
+
+    def _needs_attention(self, run: LiveRun, row: RunRow, cause: str, reason: str, step: str, entries: list[Any]) -> None:
+        advance = self.node.advance
+        log.warning("run %s needs attention: %s", run.id, reason)
+        run.decider.drop()
+        run.decider = make(run.id, run.spec, advance.catalogue, advance.limits)
+        run.decider.now = row.updated_at
+        run.decider.asked_n, run.decider.asked_h = row.asked_n, row.asked_h
+        advance.now = self.node.clock.now_us()
+        advance.attention(run, cause, reason, step)
+        for entry in entries:
+            if isinstance(entry, Attempt):
+                advance.work.attempts.append(entry)
+            else:
+                self(run.id, entry)
+        advance.seal(advance.work)
+        self.node.wake()
+
+    def quarantine(self, run_id: str, reason: str) -> None:
+        """A run whose facts the store refuses goes to attention alone."""
+        self.node.loop.create_task(self._quarantine(run_id, reason))
+
+    async def _quarantine(self, run_id: str, reason: str) -> None:
+        for one in await self.node.store.load([run_id]):
+            run = self._make(one.row)
+            if run is not None and one.row.life is Life.LIVE:
+                self._needs_attention(run, one.row, "refused", f"the store refuses its facts: {reason}", "", [])
+
+    def look_up(self, run: LiveRun, children: dict[str, RunRow]) -> None:
+        """Every child that is waited for: one that is missing is started, one that has ended is told (F50)."""
+        for child in run.decider.children.values():
+            row = children.get(child.id)
+            if row is None:
+                run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
+            elif row.life.ended:
+                run.decider.missed.append(child_done(row, child.key))  # type: ignore[attr-defined]
+
+    # --- joining those in memory -------------------------------------------------------------------------
+
+    def install(self, entry: Install) -> None:
+        """Fold a loaded run's way back: its recovery, what waited for it, what is due."""
+        node, run = self.node, entry.run
+        advance, work = node.advance, node.advance.work
+        present = advance.runs.get(run.id)
+        if present is not None and present is not run:
+            run.decider.drop()
+            run = present
+        elif present is None:
+            advance.runs[run.id] = run
+            if run.seq:
+                self._recovered(run)
+        if run.decider.commands:
+            advance._command(run)
+        work.runs[run] = None
+        missed = getattr(run.decider, "missed", [])
+        items = entry.items + [Item(message) for message in missed]
+        missed.clear()
+        items.sort(key=_time)
+        for item in items:
+            work.entries.append(item)
+            if isinstance(item, Attempt):
+                work.attempts.append(item)
+                if run.life is Life.LIVE:
+                    advance.outcome(run, item)
+            elif run.life is not Life.LIVE:
+                work.entries.pop()
+                self(run.id, item)
+            else:
+                self._fold(run, item)
+        if run.life is Life.LIVE:
+            advance.tick(run, advance.now)
+
+    def _fold(self, run: LiveRun, item: Item) -> None:
+        node, message = self.node, item.message
+        item.asked_before = False
+        try:
+            if isinstance(message, m.Start):
+                if run.seq == 0:
+                    node.advance.start(message, run)
+                    if item.inbox_no:
+                        node.advance.work.batch.inbox_done.append(item.inbox_no)
+                        node.advance.work.batch.answers.append((message.request or run.id, run.id, b'{"seq":1}'))
+                    if item.reply is not None:
+                        node.advance.work.replies.append((item.reply, run.id))
+                else:
+                    row_like = run
+                    if row_like.input_hash != message.input_hash or row_like.spec.name != message.workflow:
+                        raise IdInUse(run.id, run.spec.name)
+                    if item.inbox_no:
+                        node.advance.work.batch.inbox_done.append(item.inbox_no)
+                    if item.reply is not None:
+                        node.advance.work.replies.append((item.reply, run.id))
+            elif isinstance(message, m.Retry | m.Fork):
+                raise WrongState(f"run {run.id} has not ended: there is nothing to retry or overwrite")
+            else:
+                node.fold_into(run, item)
+        except PerdureError as error:
+            node.refuse(item, error)
+
+    def _recovered(self, run: LiveRun) -> None:
+        """Another epoch owned this run and did not stop cleanly: the history tells the crash (S15)."""
+        node = self.node
+        if run.owner in {node.epoch, 0} or run.owner in self.clean:
+            return
+        decider = run.decider
+        due = [key for key, step in decider.fresh.items() if step.due is None]
+        if not due:
+            return
+        run.marked = set(due)
+        advance = node.advance
+        advance.record(run, f.RunRecovered(advance.at(run), decider.asked_n, decider.asked_h, node.epoch, self.name, due[:1000]))
+        for key in due:
+            step = decider.open[key]
+            if step.spec.at_most_once and step.intent:
+                del decider.fresh[key]
+                if step.spec.probe is not None:
+                    advance.begin_probe(run, step)
+                else:
+                    advance.attention(run, "outcome_unknown", f"step {key} may have begun before its node died, and has no probe", key)
+                    return
+
+
+def rebuild(decider: Decider, history: list[tuple[int, f.AnyFact]], one: Loaded) -> None:
+    """Fold a loaded history: from its snapshot where there is one, else from its first fact."""
+    known = effective(history, decider.shape)
+    first = known[0][1] if known else None
+    copied = first.fork_at if isinstance(first, f.RunStarted) else 0
+    if one.snapshot is not None and one.snapshot[0] > 0:
+        decider.restore(one.snapshot[1])  # type: ignore[attr-defined]
+        replay(decider, [item for item in known if item[0] > one.snapshot[0]], first=False)
+    else:
+        replay(decider, known, copied=copied)
+    decider.commands.clear()
+    decider.decisions.clear()
+
+
+def child_done(row: RunRow, key: str) -> m.ChildDone:
+    """What a parent is told of a child that has ended, from the child's row."""
+    outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
+    failure = outcome.failure
+    if row.life is Life.CANCELLED:
+        failure = f.Failure("perdure.RunCancelled", outcome.reason or "", "cancelled")
+    return m.ChildDone(
+        run=row.parent, at=row.ended_at or row.updated_at, key=key, child=row.id, status=row.life.value,  # type: ignore[arg-type]
+        result=outcome.result, failure=failure, request=f"{row.id}:{row.generation}:ended",
+    )  # fmt: skip
+
+
+def _time(entry: Any) -> int:
+    return entry.message.at if isinstance(entry, Item) else 1 << 62
+
+

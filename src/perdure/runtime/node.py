@@ -1,0 +1,531 @@
+"""The node: one loop that folds what has arrived, commits it as one batch, and then acts on it (D3).
+
+Batches form by themselves: what arrives while one commit is in flight is the next batch. Folding may run ahead
+of the commit in flight; acting never does. When the store fails, every run that was touched is dropped from
+memory, the messages are kept, and all of it is folded again once the store is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Awaitable
+from heapq import heappop, heappush
+from typing import Any
+
+from perdure.clock import Clock
+from perdure.errors import Blocked, EngineStopped, PerdureError, StoreError, StoreLost, StoreUnavailable
+from perdure.kernel.decider import Catalogue
+from perdure.model import message as m
+from perdure.model.run import Life
+from perdure.runtime.advance import Advance, Probe
+from perdure.runtime.attempt import Attempt
+from perdure.runtime.live import LiveRun
+from perdure.runtime.pools import Pools
+from perdure.runtime.watchdog import Watchdog
+from perdure.runtime.work import Entry, Install, Item, Tick, Work
+from perdure.settings import Settings
+from perdure.state.store import Committed, Progress, Store
+
+log = logging.getLogger("perdure.node")
+# After a failed commit: the first and the longest pause before the next try.
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 2.0
+PROGRESS_EVERY_S = 1.0
+
+
+class Node:
+    """Shape: `queue` holds what is to be folded, oldest first; `advance.runs` the runs in memory by id."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, settings: Settings, clock: Clock, epoch: int) -> None:
+        self.store, self.settings, self.clock, self.epoch = store, settings, clock, epoch
+        self.loop = asyncio.get_running_loop()
+        self.watchdog = Watchdog(settings.block_max_s, threading.get_ident())
+        self.advance = Advance(catalogue, settings, epoch, self.watchdog)
+        self.pools = Pools(settings, clock, self.post, self.watchdog)
+        self.queue: deque[Entry] = deque()
+        self.scheduled = False
+        self.flying: Work | None = None
+        self.stopping = False
+        self.failed: StoreError | None = None
+        self.lost: StoreLost | None = None
+        self.pause_s = PAUSE_FIRST_S
+        self.suspects: set[str] = set()
+        self.dues: list[tuple[int, str]] = []
+        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm_at = 0
+        self.resident: OrderedDict[str, None] = OrderedDict()
+        self.waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self.room: list[asyncio.Future[None]] = []
+        self.committed = 0
+        self.facts_committed = 0
+        self.kept_at = 0.0
+        self.on_load: Any = None  # the loader's door: asks for a run that is not in memory
+        self.on_evict: Any = None
+        self.rescan: Any = None
+        self.on_commit: list[Any] = []
+
+    # --- what arrives ------------------------------------------------------------------------------
+
+    def post(self, entry: Entry) -> None:
+        """Queue something to be folded."""
+        self.queue.append(entry)
+        if not self.scheduled and self.flying is None and self.failed is None:
+            self.scheduled = True
+            self.loop.call_soon(self.cycle)
+
+    def wake(self) -> None:
+        if not self.scheduled and self.flying is None and self.failed is None and self.lost is None:
+            self.scheduled = True
+            self.loop.call_soon(self.cycle)
+
+    async def ask(self, message: m.Message, *, repeated: bool = False) -> Any:
+        """Queue a message and wait until what follows from it is durable.
+
+        Raises: what the message is refused with; `StoreUnavailable` at once while the store takes no writes.
+        """
+        if self.lost is not None:
+            raise self.lost
+        if self.stopping:
+            raise EngineStopped("the engine is stopping: nothing new is taken")
+        if self.failed is not None:
+            raise StoreUnavailable(f"the store takes no writes now: {self.failed}")
+        while len(self.queue) >= self.settings.queue_max:
+            waiter = self.loop.create_future()
+            self.room.append(waiter)
+            await waiter
+        reply = self.loop.create_future()
+        item = Item(message, reply)
+        item.asked_before = repeated
+        self.post(item)
+        return await reply
+
+    # --- one cycle -----------------------------------------------------------------------------------
+
+    def cycle(self) -> None:
+        """Fold what has arrived, commit, act. A plain callback of the outer loop (S5)."""
+        self.scheduled = False
+        if self.failed is not None or self.lost is not None:
+            return
+        try:
+            self.fold()
+            if self.flying is None and not self.advance.work.empty():
+                self.commit()
+        except Blocked:
+            log.warning("the loop was interrupted: the batch is folded again")
+            self.fail(StoreUnavailable("the loop was interrupted"))
+        if self.queue and self.flying is None:
+            self.wake()
+
+    def fold(self) -> None:
+        """Fold entries until the queue is empty or the batch is full."""
+        advance, queue = self.advance, self.queue
+        work, settings, runs = advance.work, self.settings, advance.runs
+        advance.now = self.clock.now_us()
+        entries, facts = work.entries, work.batch.facts
+        facts_max, size_max = settings.batch_facts_max, settings.batch_bytes_max
+        pending = advance.pending
+        while queue and len(facts) < facts_max and work.size < size_max:
+            if self.suspects and not self._alone(work):
+                return
+            entry = queue.popleft()
+            entries.append(entry)
+            if type(entry) is Attempt:
+                run = runs.get(entry.run_id)
+                work.attempts.append(entry)
+                if run is not None and run.life is Life.LIVE:
+                    advance.outcome(run, entry)
+                elif run is None:
+                    self.on_load(entry.run_id, None)
+            else:
+                self._fold_other(entry)
+            while pending:
+                self._fold_inner(pending.popleft())
+        advance.seal(work)
+
+    def _alone(self, work: Work) -> bool:
+        """While runs are suspected of making the store refuse, each gets a batch of its own."""
+        entry = self.queue[0]
+        run_id = _run_of(entry)
+        if run_id in self.suspects or work.solo:
+            if work.entries and work.solo and _run_of(work.entries[0]) != run_id:
+                return False
+            if work.entries and not work.solo:
+                return False
+            work.solo = True
+        return True
+
+    def _fold_other(self, entry: Entry) -> None:
+        if isinstance(entry, Item):
+            self._fold_item(entry)
+        elif isinstance(entry, Tick):
+            if self.advance.runs.get(entry.run.id) is entry.run and entry.run.life is Life.LIVE:
+                self.advance.tick(entry.run, self.advance.now)
+        else:
+            self.advance.work.entries.pop()
+            self.on_load.install(entry)
+
+    def _fold_item(self, item: Item) -> None:
+        message, advance = item.message, self.advance
+        if not message.at:
+            message.at = advance.now
+        try:
+            if isinstance(message, m.Start):
+                self._fold_start(item, message)
+                return
+            run = advance.runs.get(message.run)
+            if run is None or run.life is not Life.LIVE or item.asked_before or not isinstance(message, m.Signal | m.Cancel | m.ChildDone):
+                advance.work.entries.pop()
+                self.on_load(message.run, item)
+                return
+            self.fold_into(run, item)
+        except PerdureError as error:
+            self.refuse(item, error)
+
+    def fold_into(self, run: LiveRun, item: Item) -> None:
+        """Fold one message into a run in memory, and note what is to be told once that is durable."""
+        advance, message = self.advance, item.message
+        advance.message(run, message)
+        work = advance.work
+        if message.request:
+            work.batch.answers.append((message.request, run.id, b'{"seq":%d}' % run.seq))
+        if item.inbox_no:
+            work.batch.inbox_done.append(item.inbox_no)
+        if item.reply is not None:
+            work.replies.append((item.reply, run.seq))
+
+    def refuse(self, item: Item, error: PerdureError) -> None:
+        """A message that cannot be folded: its sender is told, its inbox row goes with the next commit."""
+        if item.inbox_no:
+            self.advance.work.batch.inbox_done.append(item.inbox_no)
+            if item.message.request:
+                self.advance.work.batch.answers.append((item.message.request, item.message.run, b'{"refused":true}'))
+            log.warning("message %s to run %s refused: %s", type(item.message).__name__, item.message.run, error)
+        if item.reply is not None:
+            self.advance.work.replies.append((item.reply, error))
+
+    def _fold_start(self, item: Item, message: m.Start) -> None:
+        advance = self.advance
+        if item.inbox_no or item.asked_before:
+            advance.work.entries.pop()
+            self.on_load(message.run, item)
+            return
+        fresh = message.run not in advance.runs
+        run = advance.start(message)
+        if fresh:
+            advance.work.starts[run.id] = (run, item)
+        if item.reply is not None:
+            advance.work.replies.append((item.reply, run.id))
+
+    def _fold_inner(self, message: m.Message) -> None:
+        """A message from one run to another of this node: folded in the same batch."""
+        advance = self.advance
+        if isinstance(message, m.Start):
+            if message.run not in advance.runs:
+                try:
+                    run = advance.start(message)
+                    advance.work.starts[run.id] = (run, Item(message))
+                except PerdureError as error:
+                    log.warning("child %s of run %s: %s", message.run, message.parent, error)
+            return
+        run_or_none = advance.runs.get(message.run)
+        if run_or_none is None or run_or_none.life is not Life.LIVE:
+            advance.undelivered += 1
+            return
+        self.fold_into(run_or_none, Item(message))
+
+    # --- commit, then act ----------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Hand the batch to the store; act at once when it is durable, or when it becomes so."""
+        advance = self.advance
+        work, advance.work = advance.work, Work()
+        self._progress(work)
+        work.batch.clock = advance.now
+        try:
+            answer = self.store.commit(work.batch)
+        except StoreError as error:
+            self.fail(error, work)
+            return
+        if isinstance(answer, Committed):
+            self.act(work, answer)
+        else:
+            self.flying = work
+            asyncio.ensure_future(answer).add_done_callback(self._landed)
+
+    def _landed(self, answer: asyncio.Future[Committed]) -> None:
+        """A commit in a thread is over."""
+        work, self.flying = self.flying, None
+        assert work is not None
+        error = answer.exception() if not answer.cancelled() else StoreUnavailable("the commit was given up")
+        if error is None:
+            self.act(work, answer.result())
+            self.wake()
+        elif isinstance(error, StoreError):
+            self.fail(error, work)
+        else:
+            self.fail(StoreUnavailable(str(error)), work)
+
+    def act(self, work: Work, committed: Committed) -> None:
+        """The batch is durable: tell callers, begin attempts, let go of what has ended."""
+        self.committed += 1
+        self.facts_committed += len(work.batch.facts)
+        self.pause_s = PAUSE_FIRST_S
+        if work.solo:
+            self.suspects.discard(_run_of(work.entries[0]) if work.entries else "")
+        if committed.refused:
+            self._refused(work, committed.refused)
+        for reply, value in work.replies:
+            if not reply.done():
+                if isinstance(value, BaseException):
+                    reply.set_exception(value)
+                else:
+                    reply.set_result(value)
+        forget = self.pools.forget
+        for attempt in work.attempts:
+            forget(attempt)
+        for run_id, key in work.abandons:
+            self.pools.abandon(run_id, key)
+        self._begin(work)
+        for run in work.runs:
+            if run.batch is work:
+                run.batch = None
+            if run.life is Life.LIVE:
+                self._rest(run)
+            else:
+                self._left(run)
+        for run_id in work.loads:
+            self.on_load(run_id, None)
+        if self.room and len(self.queue) < self.settings.queue_max:
+            for waiter in self.room:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self.room.clear()
+        for told in self.on_commit:
+            told(work)
+        self._set_alarm()
+
+    def _begin(self, work: Work) -> None:
+        if self.stopping:
+            return
+        runs, epoch, pools = self.advance.runs, self.epoch, self.pools
+        running = pools.running
+        attempts = []
+        for run, steps in work.begins:
+            if runs.get(run.id) is not run:
+                continue
+            for step in steps:
+                probing = type(step) is Probe
+                if probing:
+                    step = step.step
+                if step.key not in run.decider.open or (not probing and step.due is not None):
+                    continue
+                there = running.get((run.id, step.key))
+                if there is not None and there.number == step.attempt and there.epoch == epoch and not there.left and not probing:
+                    there.step = step  # it still runs from before a reload (S14)
+                    continue
+                attempt = Attempt(run.id, step, epoch, run.progress.get(step.key) if run.progress else None, pools)
+                attempt.probing = probing
+                attempts.append(attempt)
+        if attempts:
+            pools.begin(attempts)
+
+    def _refused(self, work: Work, refused: frozenset[str]) -> None:
+        """Starts whose id was in use: forget what was folded for them; the store's row answers."""
+        for run_id in refused:
+            run, item = work.starts.pop(run_id)
+            if self.advance.runs.get(run_id) is run:
+                del self.advance.runs[run_id]
+            run.decider.drop()
+            work.runs.pop(run, None)
+            work.begins = [(other, steps) for other, steps in work.begins if other is not run]
+            work.replies = [(reply, value) for reply, value in work.replies if value != run_id or reply is not item.reply]
+            item.asked_before = True
+            self.on_load(run_id, item)
+
+    def _rest(self, run: LiveRun) -> None:
+        """A run that lives on: note when it is due; it may leave memory when it only waits."""
+        if run.due is not None:
+            heappush(self.dues, (run.due, run.id))
+        wait = run.wait
+        if wait.open:
+            self.resident.pop(run.id, None)
+        else:
+            self.resident[run.id] = None
+            self.resident.move_to_end(run.id)
+            if len(self.resident) > self.settings.runs_resident_max:
+                self._evict()
+
+    def _evict(self) -> None:
+        """Let the run that was used least recently leave memory (S10)."""
+        run_id, _ = self.resident.popitem(last=False)
+        run = self.advance.runs.get(run_id)
+        if run is None or run.batch is not None or run in self.advance.work.runs or run.wait.open:
+            return
+        now = self.advance.now
+        if run.due is not None and run.due - now < 100 * (200 + 20 * run.seq):
+            self.resident[run_id] = None
+            return
+        del self.advance.runs[run_id]
+        run.decider.drop()
+        self.on_evict(run)
+
+    def _left(self, run: LiveRun) -> None:
+        """A run that ended or needs attention leaves memory; those who wait for it are told."""
+        if self.advance.runs.get(run.id) is run:
+            del self.advance.runs[run.id]
+        self.resident.pop(run.id, None)
+        run.decider.drop()
+        for waiter in self.waiters.pop(run.id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # --- time ----------------------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        """Wake when the earliest run is due."""
+        dues = self.dues
+        while dues:
+            due, run_id = dues[0]
+            run = self.advance.runs.get(run_id)
+            if run is not None and run.due == due:
+                break
+            heappop(dues)
+        if not dues:
+            return
+        due = dues[0][0]
+        if self.alarm is not None:
+            if self.alarm_at <= due:
+                return
+            self.alarm.cancel()
+        self.alarm_at = due
+        delay = max(0.0, (due - self.clock.now_us()) / 1e6)
+        self.alarm = self.loop.call_later(min(delay, 3600.0), self.ring)
+
+    def ring(self) -> None:
+        """Queue a tick for every run that is due now."""
+        self.alarm = None
+        now, dues, runs = self.clock.now_us(), self.dues, self.advance.runs
+        while dues and dues[0][0] <= now:
+            due, run_id = heappop(dues)
+            run = runs.get(run_id)
+            if run is not None and run.due == due and run.life is Life.LIVE:
+                run.due = None
+                self.post(Tick(run))
+        self._set_alarm()
+
+    def _progress(self, work: Work) -> None:
+        """Add what attempts told of their progress, at most once a second (it rides in a batch that goes anyway)."""
+        said = self.pools.said
+        if not said:
+            return
+        now = self.clock.monotonic()
+        if now - self.kept_at < PROGRESS_EVERY_S:
+            return
+        self.kept_at = now
+        at = self.advance.now
+        for (run_id, key), value in said.items():
+            attempt = self.pools.running.get((run_id, key))
+            if attempt is not None:
+                work.batch.progress.append(Progress(run_id, key, attempt.number, at, value))
+                run = self.advance.runs.get(run_id)
+                if run is not None:
+                    run.progress[key] = value
+        said.clear()
+
+    # --- when the store fails ------------------------------------------------------------------------
+
+    def fail(self, error: StoreError, work: Work | None = None) -> None:
+        """Nothing of the batch was shown to anyone: drop its runs, keep its messages, try again later."""
+        ahead, self.advance.work = self.advance.work, Work()
+        self.advance.pending.clear()
+        works = [work, ahead] if work is not None else [ahead]
+        again: list[Entry] = []
+        for failed in works:
+            for run in failed.runs:
+                self._drop(run)
+            again.extend(failed.entries)
+        for entry in again:
+            if isinstance(entry, Item):
+                entry.asked_before = True
+        for failed in works:
+            for reply, value in failed.replies:
+                if isinstance(value, BaseException) and not reply.done():
+                    reply.set_exception(value)
+        self.queue.extendleft(entry for entry in reversed(again) if not isinstance(entry, Tick))
+        if isinstance(error, StoreLost):
+            self._lose(error)
+            return
+        if isinstance(error, StoreUnavailable):
+            if self.failed is None:
+                log.warning("the store takes no writes: %s; trying again", error)
+            self.failed = error
+            self.loop.call_later(self.pause_s, self._retry)
+            self.pause_s = min(PAUSE_MAX_S, self.pause_s * 2)
+        else:
+            self._blame(error, works[0])
+
+    def _drop(self, run: LiveRun) -> None:
+        """Drop a run from memory; it is loaded again, whether facts of it were written or not."""
+        if self.advance.runs.get(run.id) is run:
+            del self.advance.runs[run.id]
+        self.resident.pop(run.id, None)
+        run.decider.drop()
+        self.on_load(run.id, None)
+
+    def _retry(self) -> None:
+        """Try the store again with what was kept."""
+        self.failed = None
+        self.wake()
+        self.on_load.retry()
+
+    def _blame(self, error: StoreError, work: Work) -> None:
+        """The store refused the batch itself: find the run at fault by giving each a batch of its own."""
+        touched = {run.id for run in work.runs}
+        if work.solo or len(touched) <= 1:
+            for run_id in touched:
+                log.error("run %s is refused by the store: %s", run_id, error)
+                self.queue = deque(entry for entry in self.queue if _run_of(entry) != run_id)
+                self.on_load.quarantine(run_id, str(error))
+            self.suspects -= touched
+        else:
+            self.suspects |= touched
+        self.wake()
+
+    def _lose(self, error: StoreLost) -> None:
+        """The store can keep nothing any more: stop for good, tell everyone (S27)."""
+        log.error("the store is lost: %s", error)
+        self.lost = error
+        for entry in self.queue:
+            if isinstance(entry, Item) and entry.reply is not None and not entry.reply.done():
+                entry.reply.set_exception(error)
+        self.queue.clear()
+        for waiters in self.waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
+        self.waiters.clear()
+
+    async def settled(self) -> None:
+        """Wait until nothing is queued and nothing is in flight."""
+        while self.queue or self.flying is not None or not self.advance.work.empty():
+            if self.lost is not None or self.failed is not None:
+                return
+            self.wake()
+            await asyncio.sleep(0)
+
+
+def _run_of(entry: Entry) -> str:
+    if isinstance(entry, Attempt):
+        return entry.run_id
+    if isinstance(entry, Item):
+        return entry.message.run
+    if isinstance(entry, Tick | Install):
+        return entry.run.id
+    return ""
+
+
+async def done(answer: Committed | Awaitable[Committed]) -> Committed:
+    """A commit's answer, whether it is there at once or later."""
+    return answer if isinstance(answer, Committed) else await answer

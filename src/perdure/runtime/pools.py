@@ -1,0 +1,296 @@
+"""What runs attempts: coroutines on the loop, threads, processes; and the clocks that bound them.
+
+An attempt's outcome is told once, through `ended`. An attempt that timed out or was given up is told at once;
+what its code still does is of no account, but its place stays taken until it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Generator
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any
+
+from perdure.clock import Clock
+from perdure.errors import Blocked, NotDone
+from perdure.model.failure import Failure
+from perdure.model.task import TaskSpec
+from perdure.runtime.attempt import Attempt, current
+from perdure.runtime.processes import ProcessPool
+from perdure.runtime.threads import ThreadPool
+from perdure.runtime.watchdog import Watchdog
+from perdure.scheduling.fifo import Fifo
+from perdure.settings import Settings
+
+# A worker that never had to wait gives way to the loop after so many attempts.
+STREAK_MAX = 256
+
+
+class Pools:
+    """All pools of a node. Shape: `running` holds attempts by (run, key) until their outcome is committed."""
+
+    def __init__(self, settings: Settings, clock: Clock, ended: Callable[[Attempt], None], watchdog: Watchdog) -> None:
+        self.settings, self.clock, self.watchdog = settings, clock, watchdog
+        self.ended = ended
+        self.running: dict[tuple[str, str], Attempt] = {}
+        self.payload_max = settings.payload_max
+        self.loop = asyncio.get_running_loop()
+        self.context = copy_context()
+        self.fifo: Fifo[Attempt] = Fifo()
+        self.idle: deque[asyncio.Future[None]] = deque()
+        self.workers: set[asyncio.Task[None]] = set()
+        self.threads = ThreadPool(settings.threads_max, self)
+        self.processes = ProcessPool(settings.processes_max, self)
+        self.expiries: dict[int, deque[tuple[float, Attempt]]] = {}
+        self.stopping = False
+        self.said: dict[tuple[str, str], bytes] = {}
+        self.said_at: dict[tuple[str, str], float] = {}
+
+    # --- beginning and ending ------------------------------------------------------------------------
+
+    def begin(self, attempts: list[Attempt]) -> None:
+        """Queue attempts to be made; each tells its outcome through `ended`."""
+        threads = asyncs = False
+        for attempt in attempts:
+            self.running[attempt.run_id, attempt.key] = attempt
+            pool = attempt.spec.pool
+            if pool == "async" or attempt.probing:
+                self.fifo.add(attempt, attempt.spec)
+                asyncs = True
+            elif pool == "thread":
+                self.threads.fifo.add(attempt, attempt.spec)
+                threads = True
+            else:
+                self.processes.add(attempt)
+        if asyncs:
+            self._wake()
+        if threads:
+            self.threads.dispatch()
+
+    def started(self, attempt: Attempt) -> None:
+        """An attempt begins now: its time runs."""
+        spec = attempt.spec
+        attempt.started = self.clock.now_us()
+        if spec.timeout_us is not None:
+            self._expire_in(spec.timeout_us, attempt)
+        if spec.heartbeat_us is not None:
+            attempt.beat_at = self.clock.monotonic()
+            self._expire_in(spec.heartbeat_us, attempt)
+        if attempt.deadline_at is not None:
+            self._expire_in(max(0, attempt.deadline_at - attempt.started), attempt)
+
+    def finish(self, attempt: Attempt) -> None:
+        """The attempt's code has ended; its outcome counts unless it was told before."""
+        if not attempt.done and not attempt.left:
+            attempt.done = True
+            self.ended(attempt)
+
+    def abandon(self, run_id: str, key: str) -> None:
+        """Nobody wants the attempt any more: stop it where that is possible, and tell nothing."""
+        attempt = self.running.pop((run_id, key), None)
+        if attempt is not None:
+            attempt.left = True
+            self._stop(attempt)
+
+    def forget(self, attempt: Attempt) -> None:
+        """The attempt's outcome is committed, or was dropped."""
+        if self.running.get((attempt.run_id, attempt.key)) is attempt:
+            del self.running[attempt.run_id, attempt.key]
+
+    def _stop(self, attempt: Attempt) -> None:
+        if attempt.task is not None:
+            attempt.task.cancel()
+        elif attempt.spec.pool == "process":
+            self.processes.kill(attempt)
+
+    # --- time ----------------------------------------------------------------------------------------
+
+    def _expire_in(self, micros: int, attempt: Attempt) -> None:
+        """Look at the attempt when this much time is over. One queue for each duration, one loop timer each."""
+        queue = self.expiries.get(micros)
+        if queue is None:
+            queue = self.expiries[micros] = deque()
+        if not queue:
+            self.loop.call_later(micros / 1e6, self._expire, micros)
+        queue.append((self.clock.monotonic() + micros / 1e6, attempt))
+
+    def _expire(self, micros: int) -> None:
+        queue, now = self.expiries[micros], self.clock.monotonic()
+        while queue:
+            at, attempt = queue[0]
+            if at > now + 0.0005 and not attempt.done:
+                self.loop.call_later(at - now, self._expire, micros)
+                return
+            queue.popleft()
+            if not attempt.done and not attempt.left:
+                self._over(attempt, micros, now)
+        del self.expiries[micros]
+
+    def _over(self, attempt: Attempt, micros: int, now: float) -> None:
+        spec = attempt.spec
+        spent = self.clock.now_us() - attempt.started
+        if attempt.deadline_at is not None and attempt.started + spent >= attempt.deadline_at:
+            self._timed_out(attempt, "deadline", f"the step's deadline of {(spec.deadline_us or 0) / 1e6:g}s is over")
+        elif spec.timeout_us is not None and spent + 500 >= spec.timeout_us:
+            self._timed_out(attempt, "timeout", f"attempt {attempt.number} took more than {spec.timeout_us / 1e6:g}s")
+        elif spec.heartbeat_us is not None:
+            silent = now - attempt.beat_at
+            left = spec.heartbeat_us / 1e6 - silent
+            if left <= 0.0005:
+                self._timed_out(attempt, "heartbeat", f"no heartbeat for {silent:.3g}s")
+            else:
+                self._expire_in(max(1, round(left * 1e6)), attempt)
+
+    def _timed_out(self, attempt: Attempt, kind: Any, message: str) -> None:
+        attempt.done = True
+        attempt.failure = Failure("TimeoutError", message, kind)
+        self._stop(attempt)
+        self.ended(attempt)
+
+    def beat(self, attempt: Attempt, progress: bytes | None) -> None:
+        """A sign of life from an attempt, from whatever thread."""
+        attempt.beat_at = self.clock.monotonic()
+        if progress is not None:
+            attempt.progress_new = progress
+            self.said[attempt.run_id, attempt.key] = progress
+
+    # --- async attempts --------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """Let one more worker look at the queue; each that has to wait lets the next one look."""
+        if self.idle:
+            waiter = self.idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+        elif len(self.workers) < self.settings.async_max:
+            worker = self.loop.create_task(self._work(), name="perdure-worker", context=Context())
+            self.workers.add(worker)
+
+    async def _work(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        streak = 0
+        while True:
+            attempt = self.fifo.take()
+            if attempt is None:
+                waiter = self.loop.create_future()
+                self.idle.append(waiter)
+                try:
+                    await waiter
+                except asyncio.CancelledError:
+                    if self.stopping:
+                        return
+                    me.uncancel()
+                continue
+            streak += 1
+            if streak >= STREAK_MAX:
+                streak = 0
+                self._wake()
+                await asyncio.sleep(0)
+            await self._run(attempt, me)
+            if self.stopping:
+                return
+
+    async def _run(self, attempt: Attempt, me: asyncio.Task[None]) -> None:
+        if not attempt.left and not self.stopping:
+            self.started(attempt)
+            attempt.task = me
+            context = self.context.copy()
+            context.run(current.set, attempt)
+            try:
+                value = await _Driven(self, attempt, context, _body(attempt))
+                if not attempt.done:
+                    attempt.succeed(value, self.payload_max)
+            except asyncio.CancelledError as error:
+                if not (attempt.done or attempt.left or self.stopping):
+                    attempt.fail(error)
+                while me.cancelling():
+                    me.uncancel()
+            except NotDone as error:
+                attempt.fail(error)
+            except BaseException as error:  # whatever a task raises is its failure, and never the node's
+                attempt.fail(error)
+            finally:
+                attempt.task = None
+        if not self.stopping:
+            self.finish(attempt)
+        if self.fifo.done(attempt.spec):
+            self._wake()
+
+    # --- stopping --------------------------------------------------------------------------------------
+
+    async def stop(self, grace_s: float) -> None:
+        """Begin nothing more; give what runs `grace_s`, then leave it without a fact (S25)."""
+        self.fifo.clear()
+        self.threads.fifo.clear()
+        self.processes.clear()
+        deadline = self.clock.monotonic() + grace_s
+        while self.busy() and self.clock.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        self.stopping = True
+        for attempt in list(self.running.values()):
+            attempt.left = True
+        for worker in list(self.workers):
+            worker.cancel()
+        self.threads.stop()
+        self.processes.stop()
+        if self.workers:
+            await asyncio.wait(self.workers, timeout=1.0)
+
+    def busy(self) -> int:
+        """How many attempts are being made now."""
+        return sum(1 for attempt in self.running.values() if attempt.started and not attempt.done)
+
+
+def _body(attempt: Attempt) -> Callable[[], Any]:
+    """The call that an async worker makes: the task's function, or the probe of one."""
+    spec = attempt.spec
+    values = attempt.step.inputs()
+    if not attempt.probing:
+        return partial(spec.signature.call, spec.fn, values)
+    probe: Any = getattr(spec.probe, "fn", spec.probe)
+    if isinstance(spec.probe, TaskSpec):
+        return partial(spec.probe.signature.call, probe, values)
+    return partial(probe, *values)
+
+
+class _Driven:
+    """Awaits a coroutine function in a context of its own, inside the worker's task."""
+
+    __slots__ = ("attempt", "body", "context", "pools")
+
+    def __init__(self, pools: Pools, attempt: Attempt, context: Context, body: Callable[[], Any]) -> None:
+        self.pools, self.attempt, self.context, self.body = pools, attempt, context, body
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        pools, context, watchdog = self.pools, self.context, self.pools.watchdog
+        watchdog.serial += 1
+        watchdog.what = self.attempt
+        try:
+            coro = context.run(self.body)
+            if not hasattr(coro, "send"):
+                return coro  # a probe may be a plain function
+            step: Callable[..., Any] = coro.send
+            value: Any = None
+            while True:
+                yielded = context.run(step, value)
+                watchdog.what = None
+                if pools.fifo:
+                    pools._wake()
+                try:
+                    value = yield yielded
+                    step = coro.send
+                except BaseException as error:  # cancellation and failures alike go into the attempt's code
+                    value, step = error, coro.throw
+                watchdog.serial += 1
+                watchdog.what = self.attempt
+        except StopIteration as stop:
+            return stop.value
+        except Blocked:
+            raise TimeoutError(f"it blocked the event loop for more than {pools.settings.block_max_s:g}s") from None
+        finally:
+            watchdog.what = None
+
+

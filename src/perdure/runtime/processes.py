@@ -1,0 +1,170 @@
+"""Attempts in processes of their own: spawned, never forked, watched through their pipes.
+
+A process that dies fails the attempt it had, and nothing else. Processes die with their node: by
+PR_SET_PDEATHSIG where there is one, and because their pipe closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+from collections import deque
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perdure.model.failure import Failure
+from perdure.model.ids import idempotency_key
+from perdure.runtime.attempt import Attempt
+from perdure.runtime.process_main import Job, Reply, serve
+from perdure.scheduling.fifo import Fifo
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from perdure.runtime.pools import Pools
+
+
+class Worker:
+    """One process and what it does now."""
+
+    __slots__ = ("attempt", "pipe", "process")
+
+    def __init__(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.pipe: Connection
+        self.pipe, theirs = spawn.Pipe()
+        self.process: BaseProcess = spawn.Process(target=serve, args=(theirs, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.attempt: Attempt | None = None
+
+
+class ProcessPool:
+    def __init__(self, bound: int, pools: Pools) -> None:
+        self.bound = bound or os.cpu_count() or 1
+        self.pools = pools
+        self.fifo: Fifo[Attempt] = Fifo()
+        self.idle: deque[Worker] = deque()
+        self.workers: set[Worker] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self.workers if worker.process.pid]
+
+    def add(self, attempt: Attempt) -> None:
+        self.fifo.add(attempt, attempt.spec)
+        self._dispatch()
+
+    def clear(self) -> None:
+        self.fifo.clear()
+
+    def _dispatch(self) -> None:
+        while self.fifo and (self.idle or len(self.workers) < self.bound):
+            attempt = self.fifo.take()
+            if attempt is None:
+                return
+            if attempt.left:
+                self.fifo.done(attempt.spec)
+                continue
+            worker = self.idle.popleft() if self.idle else self._hire()
+            self._hand(worker, attempt)
+
+    def _hire(self) -> Worker:
+        worker = Worker()
+        self.workers.add(worker)
+        self._loop.add_reader(worker.pipe.fileno(), self._hear, worker)
+        return worker
+
+    def _hand(self, worker: Worker, attempt: Attempt) -> None:
+        fn = attempt.spec.fn
+        code = getattr(fn, "__code__", None)
+        job = Job(
+            module=fn.__module__,
+            name=fn.__qualname__,
+            path=code.co_filename if code else "",
+            task=attempt.spec.name,
+            values=attempt.step.inputs(),
+            run_id=attempt.run_id,
+            attempt=attempt.number,
+            idempotency_key=idempotency_key(attempt.run_id, attempt.generation, attempt.key),
+            progress=attempt.progress,
+            payload_max=self.pools.payload_max,
+        )
+        worker.attempt = attempt
+        self.pools.started(attempt)
+        attempt.worker = str(worker.process.pid)
+        try:
+            worker.pipe.send(job)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            if isinstance(error, OSError):
+                self._lost(worker)
+                return
+            worker.attempt = None
+            self.idle.append(worker)
+            attempt.fail(error)
+            self._over(attempt)
+
+    def _hear(self, worker: Worker) -> None:
+        """Something came through a worker's pipe, or its end."""
+        try:
+            reply: Reply = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._lost(worker)
+            return
+        attempt = worker.attempt
+        if attempt is None:
+            return
+        if reply.beat:
+            self.pools.beat(attempt, reply.progress)
+            return
+        worker.attempt = None
+        self.idle.append(worker)
+        attempt.result = reply.result
+        if reply.failure is not None and not attempt.done:
+            attempt.failure = msgspec.json.decode(reply.failure, type=Failure)
+            attempt.error = reply.error if isinstance(reply.error, BaseException) else None
+        self._over(attempt)
+
+    def _lost(self, worker: Worker) -> None:
+        """A worker died: its attempt fails as lost, another process takes its place when one is needed."""
+        self._loop.remove_reader(worker.pipe.fileno())
+        worker.pipe.close()
+        self.workers.discard(worker)
+        if worker in self.idle:
+            self.idle.remove(worker)
+        worker.process.join(0.2)
+        attempt, worker.attempt = worker.attempt, None
+        if attempt is not None:
+            if not attempt.done:
+                code = worker.process.exitcode
+                attempt.failure = Failure("perdure.WorkerLost", f"its process died (exit code {code})", "lost")
+            self._over(attempt)
+        else:
+            self._dispatch()
+
+    def _over(self, attempt: Attempt) -> None:
+        self.pools.finish(attempt)
+        self.fifo.done(attempt.spec)
+        self._dispatch()
+
+    def kill(self, attempt: Attempt) -> None:
+        """Stop an attempt by ending its process."""
+        for worker in self.workers:
+            if worker.attempt is attempt:
+                worker.process.kill()
+                return
+
+    def stop(self) -> None:
+        for worker in list(self.workers):
+            self._loop.remove_reader(worker.pipe.fileno())
+            worker.process.kill()
+            worker.pipe.close()
+        for worker in self.workers:
+            worker.process.join(1.0)
+        self.workers.clear()
+        self.idle.clear()
+
+

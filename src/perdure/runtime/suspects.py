@@ -1,0 +1,1 @@
+"""Which steps may be killing their node, found without condemning a neighbour (S15)."""

@@ -1,0 +1,157 @@
+"""What finds all work without any hint: the inbox, the runs that are due, those to be recovered, those to be removed (D5)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from perdure.errors import StoreError
+from perdure.model import message as m
+from perdure.model.run import Life
+from perdure.runtime.live import LiveRun
+from perdure.runtime.work import Item
+from perdure.state.store import Query
+
+if TYPE_CHECKING:
+    from perdure.runtime.loader import Loader
+    from perdure.runtime.node import Node
+
+log = logging.getLogger("perdure.sweep")
+PAGE = 500
+RETENTION_EVERY_S = 5.0
+
+
+class Sweep:
+    """Shape: `seen` are inbox rows that are being folded; `next_due` the earliest due time of a run out of memory, where known."""
+
+    def __init__(self, node: Node, loader: Loader) -> None:
+        self.node, self.loader = node, loader
+        self.seen: set[int] = set()
+        self.after = 0
+        self.next_due: int | None = 0
+        self.recovering = True
+        self.hint = asyncio.Event()
+        self.retained_at = 0.0
+        node.on_evict = self.evicted
+        node.rescan = self.rescan
+        node.on_commit.append(self._committed)
+
+    def evicted(self, run: LiveRun) -> None:
+        """A run left memory; remember when the earliest of them is due."""
+        if run.due is not None and (self.next_due is None or run.due < self.next_due):
+            self.next_due = run.due
+
+    def rescan(self) -> None:
+        """Look at the whole inbox again: a run that kept messages there moves again."""
+        self.after = 0
+        self.hint.set()
+
+    def _committed(self, work: object) -> None:
+        self.seen.difference_update(work.batch.inbox_done)  # type: ignore[attr-defined]
+
+    async def run(self) -> None:
+        """Sweep until cancelled: at once when another process wrote, and in any case every second."""
+        node, settings = self.node, self.node.settings
+        swept = 0.0
+        while True:
+            try:
+                if self.hint.is_set() or node.store.changed() or node.clock.monotonic() - swept >= settings.sweep_every_s:
+                    self.hint.clear()
+                    await self._inbox()
+                    if node.clock.monotonic() - swept >= settings.sweep_every_s:
+                        swept = node.clock.monotonic()
+                        await self._retention()
+                if self.recovering:
+                    await self._recover()
+                await self._due()
+            except StoreError as error:
+                log.warning("sweeping: %s", error)
+            await asyncio.sleep(settings.watch_every_s)
+
+    async def _inbox(self) -> None:
+        """Take what other processes wrote."""
+        node = self.node
+        while True:
+            rows = await node.store.inbox(self.after, PAGE)
+            for row in rows:
+                self.after = row.no
+                if row.no in self.seen:
+                    continue
+                if isinstance(row.message, m.Start) and len(node.advance.runs) >= node.settings.runs_live_max:
+                    self.after = row.no - 1
+                    self.hint.set()
+                    return
+                self.seen.add(row.no)
+                item = Item(row.message, None, row.no)
+                item.asked_before = True
+                self.loader(row.message.run, item)
+            if len(rows) < PAGE:
+                return
+
+    async def _due(self) -> None:
+        """Load the runs out of memory that are due, the earliest first."""
+        now = self.node.clock.now_us()
+        if self.next_due is None or self.next_due > now or self.node.failed is not None:
+            return
+        rows = await self.node.store.find(Query(life=(Life.LIVE,), due_before=now, order="due", limit=PAGE))
+        fresh = 0
+        for row in rows:
+            if row.id not in self.node.advance.runs and row.id not in self.loader.unserved and row.id not in self.loader.wanted:
+                fresh += 1
+                self.loader(row.id, None)
+        if len(rows) < PAGE or not fresh:
+            later = await self.node.store.find(Query(life=(Life.LIVE,), order="due", limit=1, due_after=now))
+            self.next_due = later[0].wait.due if later else None
+            if len(rows) == PAGE and not fresh:
+                self.next_due = now
+
+    async def _recover(self) -> None:
+        """After a start: load the runs with steps to be made, oldest first; sleepers stay where they are."""
+        node = self.node
+        after = None
+        while True:
+            rows = await node.store.find(Query(life=(Life.LIVE,), busy=True, order="old", limit=PAGE, after=after))
+            for row in rows:
+                if row.id not in node.advance.runs and row.id not in self.loader.unserved:
+                    self.loader(row.id, None)
+            if len(rows) < PAGE:
+                break
+            after = rows[-1]
+            while len(self.loader.wanted) > PAGE and node.lost is None:
+                await asyncio.sleep(0.001)
+        self.recovering = False
+
+    async def _retention(self) -> None:
+        """Remove trees of runs whose root ended long ago (S28)."""
+        node, keep_s = self.node, self.node.settings.retention_s
+        now = node.clock.monotonic()
+        if not keep_s or now - self.retained_at < min(RETENTION_EVERY_S, keep_s):
+            return
+        self.retained_at = now
+        before = node.clock.now_us() - round(keep_s * 1e6)
+        roots = await node.store.find(Query(roots=True, ended_before=before, order="old", limit=PAGE))
+        for root in roots:
+            tree = await self._tree(root.id)
+            if tree is not None:
+                node.advance.work.batch.remove.extend(tree)
+        node.wake()
+
+    async def _tree(self, root: str) -> list[str] | None:
+        """The ids of a root and all below it; None when one of them has not ended."""
+        ids, level = [root], [root]
+        while level:
+            below: list[str] = []
+            for parent in level:
+                after = None
+                while True:
+                    rows = await self.node.store.find(Query(parent=parent, order="old", limit=PAGE, after=after))
+                    if any(not row.life.ended for row in rows):
+                        return None
+                    below.extend(row.id for row in rows)
+                    if len(rows) < PAGE:
+                        break
+                    after = rows[-1]
+            ids.extend(below)
+            level = below
+        return ids

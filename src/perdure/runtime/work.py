@@ -1,0 +1,78 @@
+"""What one commit writes, and what is done once it is durable."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from typing import TYPE_CHECKING, Any
+
+from perdure.model.message import Message
+from perdure.state.store import Batch
+
+if TYPE_CHECKING:
+    from perdure.model.command import Activity
+    from perdure.runtime.attempt import Attempt
+    from perdure.runtime.live import LiveRun
+
+
+class Item:
+    """A message on its way into a run: who waits for it, and its row in the inbox (0: none).
+
+    Shape: `asked_before` when it may have been folded already (after a commit of unknown outcome, or by its request id).
+    """
+
+    __slots__ = ("asked_before", "inbox_no", "message", "reply")
+
+    def __init__(self, message: Message, reply: Future[Any] | None = None, inbox_no: int = 0) -> None:
+        self.message, self.reply, self.inbox_no = message, reply, inbox_no
+        self.asked_before = False
+
+
+class Tick:
+    """A timer or a retry of the run is due. Shape: `run` as it was when the tick was made."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: LiveRun) -> None:
+        self.run = run
+
+
+class Install:
+    """A loaded run joins those in memory, with the messages that waited for it."""
+
+    __slots__ = ("items", "run")
+
+    def __init__(self, run: LiveRun, items: list[Item]) -> None:
+        self.run, self.items = run, items
+
+
+Entry = Any  # Item | Tick | Install | Attempt: told apart by type on the hot path
+
+
+class Work:
+    """Shape: `entries` are what was folded, in order, to be folded again when the commit fails.
+
+    Units: `size` bytes of fact bodies.
+    """
+
+    __slots__ = ("abandons", "attempts", "batch", "begins", "entries", "loads", "replies", "runs", "size", "solo", "starts")
+
+    def __init__(self) -> None:
+        self.batch = Batch()
+        self.runs: dict[LiveRun, None] = {}
+        self.begins: list[tuple[LiveRun, list[Activity]]] = []
+        self.abandons: list[tuple[str, str]] = []
+        self.replies: list[tuple[Future[Any], Any]] = []
+        self.starts: dict[str, tuple[LiveRun, Item]] = {}
+        self.entries: list[Entry] = []
+        self.attempts: list[Attempt] = []
+        self.loads: set[str] = set()
+        self.size = 0
+        self.solo = False
+
+    def empty(self) -> bool:
+        """Whether there is nothing to write and nothing to tell."""
+        batch = self.batch
+        return not (
+            batch.facts or batch.starts or batch.inbox or batch.inbox_done or batch.updates or batch.answers or batch.progress
+            or batch.remove or batch.note or batch.clean or self.replies or self.attempts or self.begins or self.abandons or self.runs
+        )  # fmt: skip

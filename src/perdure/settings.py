@@ -1,0 +1,100 @@
+"""Every knob: name, unit, default, bound. Each is also an environment variable `PERDURE_<NAME>` and a CLI option.
+
+The environment is read when settings are made (`Settings.from_environment`), never at import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from perdure.errors import BadCall
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "batch_facts_max": (1, 100_000),
+    "batch_bytes_max": (1 << 16, 1 << 30),
+    "queue_max": (16, 10_000_000),
+    "async_max": (1, 100_000),
+    "threads_max": (0, 1_024),
+    "processes_max": (0, 256),
+    "stop_grace_s": (0, 3_600),
+    "payload_max": (1_024, 1 << 30),
+    "blob_min": (1_024, 1 << 30),
+    "history_max": (100, 100_000_000),
+    "runs_live_max": (1, 10_000_000),
+    "runs_resident_max": (0, 10_000_000),
+    "turn_callbacks_max": (1_000, 1_000_000_000),
+    "block_max_s": (0.05, 3_600),
+    "children_depth_max": (1, 1_000),
+    "sweep_every_s": (0.01, 60),
+    "watch_every_s": (0.001, 1),
+    "lock_wait_s": (0, 600),
+    "busy_wait_s": (0, 600),
+    "commit_slow_s": (0, 60),
+    "retention_s": (0, 1e10),
+    "snapshot_facts": (10, 10_000_000),
+}
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True):
+    """How an engine runs.
+
+    Units: `*_s` seconds, `*_max` counts unless the comment says bytes.
+    """
+
+    batch_facts_max: int = 4_096  # facts in one commit; more gains nothing and delays its neighbours
+    batch_bytes_max: int = 16 << 20  # bytes in one commit
+    queue_max: int = 100_000  # messages waiting for the loop; then callers wait
+    async_max: int = 1_000  # async attempts at once
+    threads_max: int = 0  # sync attempts at once; 0: 2 x cores + 4
+    processes_max: int = 0  # process attempts at once; 0: cores
+    stop_grace_s: float = 10.0  # how long running attempts may go on at a stop
+    payload_max: int = 64 << 20  # bytes of one encoded value
+    blob_min: int = 256 << 10  # bytes above which a value goes to a blob
+    history_max: int = 1_000_000  # facts of one generation
+    runs_live_max: int = 100_000  # runs that are loaded and moving; further ones are queued
+    runs_resident_max: int = 2_000  # waiting runs kept in memory
+    turn_callbacks_max: int = 1_000_000  # callbacks in one turn of a flow
+    block_max_s: float = 2.0  # how long a flow or async task may block the loop
+    children_depth_max: int = 32  # runs within runs within runs
+    sweep_every_s: float = 1.0  # how often the store is swept for work that no hint told of
+    watch_every_s: float = 0.02  # how often a change by another process is looked for
+    lock_wait_s: float = 10.0  # how long to wait for another engine to let go of the store
+    busy_wait_s: float = 10.0  # how long to wait for another process's write
+    commit_slow_s: float = 0.005  # a p99 of COMMIT above this moves it to a thread
+    retention_s: float = 0.0  # ended trees of runs older than this are removed; 0: never
+    snapshot_facts: int = 1_000  # facts between snapshots of a graph run, at least
+    durability: str = "full"  # "full": acknowledged survives a power cut; "relaxed": only a crash of the process
+    force_filesystem: bool = False  # accept a network file system
+    accept_loss: bool = False  # start although the store holds less than was acknowledged
+    gc_threshold: int = 50_000  # allocations before the collector's youngest generation runs; 0: leave Python's
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise BadCall(f"setting {name}={value!r} is not between {low:g} and {high:g}")
+        if self.durability not in {"full", "relaxed"}:
+            raise BadCall(f'setting durability={self.durability!r} is neither "full" nor "relaxed"')
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], **given: Any) -> Settings:
+        """Settings from `PERDURE_<NAME>` variables; what is given by name wins.
+
+        Raises: `BadCall` for a value of the wrong type or out of bounds, or an unknown name in `given`.
+        """
+        values: dict[str, Any] = {}
+        for field in msgspec.structs.fields(cls):
+            text = environment.get(f"PERDURE_{field.name.upper()}")
+            if text is not None:
+                values[field.name] = text
+        unknown = given.keys() - {field.name for field in msgspec.structs.fields(cls)}
+        if unknown:
+            raise BadCall(f"unknown setting {sorted(unknown)[0]!r}")
+        values.update((name, value) for name, value in given.items() if value is not None)
+        try:
+            return msgspec.convert(values, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise BadCall(f"settings: {error}") from None

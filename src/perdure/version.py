@@ -1,0 +1,3 @@
+"""The version of perdure, as packages and histories hold it."""
+
+VERSION = "0.1.0"

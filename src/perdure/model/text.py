@@ -1,0 +1,23 @@
+"""Text for people: what was given by others is shown so that it can do no harm to a terminal (F103)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# C0 and C1 controls, DEL, line separators, direction marks and overrides, zero-width characters, surrogates.
+_HARMFUL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\x1b"}
+
+
+def escape(text: str, limit: int | None = None) -> str:
+    """The text on one line, with what a terminal would act upon spelled out; cut to `limit` characters."""
+    if limit is not None and len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return _HARMFUL.sub(_spelled, text)
+
+
+def _spelled(found: re.Match[str]) -> str:
+    char = found[0]
+    code = ord(char)
+    return _SHORT.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

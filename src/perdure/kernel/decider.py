@@ -13,8 +13,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import msgspec
 
 from perdure.kernel.attempt import DOUBTFUL
+from perdure.kernel.steps import UNDO, Child, Undo
 from perdure.model import fact as f
-from perdure.model.command import UNKNOWN, Abandon, Activity, CancelChild, Command
+from perdure.model.command import Abandon, Activity, CancelChild, Command
 from perdure.model.failure import Failure
 from perdure.model.message import ChildDone
 from perdure.model.run import Wait
@@ -22,7 +23,6 @@ from perdure.model.task import TaskSpec
 from perdure.model.workflow import WorkflowSpec
 
 MASK64 = (1 << 64) - 1
-UNDO = "undo:"
 
 
 class Trouble(NamedTuple):
@@ -39,41 +39,6 @@ class Catalogue(Protocol):
     def workflow(self, name: str, version: str) -> WorkflowSpec | None: ...
 
     def task(self, name: str) -> TaskSpec | None: ...
-
-
-class Child:
-    """A child run that is waited for."""
-
-    __slots__ = ("args", "ask", "asked_seq", "detached", "given_up", "id", "key", "target", "workflow")
-
-    def __init__(self, key: str, id: str, workflow: WorkflowSpec, args: bytes, ask: int, asked_seq: int) -> None:  # noqa: PLR0917
-        self.key, self.id, self.workflow, self.args = key, id, workflow, args
-        self.ask, self.asked_seq = ask, asked_seq
-        self.given_up = self.detached = False
-        self.target: Any = None
-
-
-class Undo:
-    """The compensation of one recorded success, as an activity."""
-
-    __slots__ = (
-        "args", "ask", "asked_at", "asked_seq", "attempt", "due", "forgiven", "generation", "given_up",
-        "intent", "key", "owed", "spec", "step", "values",
-    )  # fmt: skip
-
-    def __init__(self, owed: f.Owed, step: Any, spec: TaskSpec, generation: int) -> None:
-        self.owed, self.spec, self.step = owed, spec, step
-        self.key = UNDO + (owed.key if owed.generation == generation else f"{owed.key}@{owed.generation}")
-        self.args = bytes(owed.args)
-        self.values: tuple[Any, ...] | None = None
-        self.attempt, self.forgiven, self.generation = 1, 0, generation
-        self.ask = self.asked_seq = self.asked_at = 0
-        self.due: int | None = None
-        self.intent = self.given_up = False
-
-    def inputs(self) -> tuple[Any, ...]:
-        result = UNKNOWN if self.owed.result is None else self.step.result.decode(self.owed.result)
-        return (*self.step.signature.unpack(self.args), result)
 
 
 class Intent(NamedTuple):
@@ -208,20 +173,21 @@ class Decider:
         self.fresh.pop(key, None)
         self._completed(step, fact.result, fact.args)
 
-    def _completed(self, step: Any, result: msgspec.Raw, args: msgspec.Raw | None) -> None:
+    def _completed(self, step: Any, result: msgspec.Raw, args: msgspec.Raw) -> None:
         if step is self.undoing:
             self._undone()
             return
         undo = step.spec.compensate
         if undo is not None:
-            self._owe(step, undo, result, args)
+            self._owe(step, undo, args, result)
         if step.given_up:
             self._settle()
         else:
             self._deliver(step, result)
 
-    def _owe(self, step: Any, undo: TaskSpec, result: msgspec.Raw | None, args: msgspec.Raw | None) -> None:
-        owed = f.Owed(step.key, self.generation, step.spec.name, args or msgspec.Raw(step.args), result)
+    def _owe(self, step: Any, undo: TaskSpec, args: msgspec.Raw, result: msgspec.Raw | None) -> None:
+        kept = msgspec.Raw(step.args) if args == f.NULL else args
+        owed = f.Owed(step.key, self.generation, step.spec.name, kept, result or f.NULL, result is not None)
         self.owed.append((owed, undo, step.spec))
 
     def _on_failed(self, fact: f.AttemptFailed) -> None:
@@ -240,9 +206,9 @@ class Decider:
         del self.open[fact.key]
         self._failed_for_good(step, fact.failure, fact.args)
 
-    def _failed_for_good(self, step: Any, failure: Failure, args: msgspec.Raw | None) -> None:
+    def _failed_for_good(self, step: Any, failure: Failure, args: msgspec.Raw) -> None:
         if step.spec.compensate is not None and failure.kind in DOUBTFUL:
-            self._owe(step, step.spec.compensate, None, args)
+            self._owe(step, step.spec.compensate, args, None)
         if step.given_up:
             self._settle()
         else:
@@ -258,10 +224,10 @@ class Decider:
             self.fresh[fact.key] = step
         elif fact.how == "result" or step is self.undoing:
             del self.open[fact.key]
-            self._completed(step, fact.result or f.NULL, None)
+            self._completed(step, fact.result, f.NULL)
         else:
             del self.open[fact.key]
-            self._failed_for_good(step, fact.failure or Failure("perdure.Resolved", "failed by hand"), None)
+            self._failed_for_good(step, fact.failure or Failure("perdure.Resolved", "failed by hand"), f.NULL)
 
     def _on_intent(self, fact: f.IntentRecorded) -> None:
         step = self.open.get(fact.key)
@@ -276,8 +242,8 @@ class Decider:
     def _on_child_ended(self, fact: f.ChildEnded) -> None:
         child = self.children.pop(fact.key)
         undo = child.workflow.compensate
-        if undo is not None and fact.status == "completed" and fact.result is not None:
-            owed = f.Owed(fact.key, self.generation, child.workflow.name, fact.args or msgspec.Raw(child.args), fact.result)
+        if undo is not None and fact.status == "completed":
+            owed = f.Owed(fact.key, self.generation, child.workflow.name, msgspec.Raw(child.args), fact.result)
             self.owed.append((owed, undo, child.workflow))
         if child.given_up or self.intent is not None:
             self._settle()

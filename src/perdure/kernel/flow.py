@@ -17,9 +17,10 @@ import msgspec
 
 from perdure.authoring.ambient import current
 from perdure.errors import BadArgument, Dropped, NotDurable, PerdureError, RunFailed, StepFailed, UnknownWorkflow
-from perdure.kernel.decider import MASK64, Catalogue, Child, Decider, Intent, Trouble, restore_owed
+from perdure.kernel.decider import MASK64, Catalogue, Decider, Intent, Trouble, restore_owed
 from perdure.kernel.futures import ChildStep, FlowFuture, FlowTask, Step
 from perdure.kernel.loop import EndlessTurn, FlowLoop
+from perdure.kernel.steps import Child
 from perdure.model import fact as f
 from perdure.model.command import SendSignal, StartChild
 from perdure.model.failure import Failure
@@ -294,7 +295,7 @@ class Flow(Decider, FlowLoop):
         target: ChildStep = child.target
         if target.done():
             return
-        if fact.result is not None:
+        if fact.status == "completed":
             target.set_result(child.workflow.result.decode(fact.result))
         else:
             failure = fact.failure or Failure("perdure.RunCancelled", "the child run was cancelled", kind="cancelled")
@@ -471,7 +472,7 @@ class Flow(Decider, FlowLoop):
 
 def declared(spec: TaskSpec, failure: Failure) -> BaseException | None:
     """The declared exception that a failure stands for, rebuilt from data; None where it is not declared."""
-    if failure.data is None:
+    if failure.data == f.NULL:
         return None
     for kind in spec.raises:
         if type_name(kind) == failure.type:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from perdure.kernel.attempt import DOUBTFUL
-from perdure.kernel.decider import UNDO, Catalogue, Decider, Intent, Trouble, restore_owed
+from perdure.kernel.decider import Catalogue, Decider, Intent, Trouble, restore_owed
+from perdure.kernel.steps import UNDO
 from perdure.model import fact as f
 from perdure.model.payload import Shape, Signature
 from perdure.model.workflow import WorkflowSpec
@@ -31,9 +32,10 @@ class Forced(Decider):
 
     def _owe_from(self, fact: f.StepCompleted | f.ChildEnded | f.AttemptFailed) -> None:
         name = fact.key.rpartition(".")[2].partition("#")[0]
-        result = getattr(fact, "result", None)
-        if fact.args is not None:
-            self._owed[fact.key] = f.Owed(fact.key, self.generation, name, fact.args, result)
+        if fact.args != f.NULL:
+            known = not isinstance(fact, f.AttemptFailed)
+            result = f.NULL if isinstance(fact, f.AttemptFailed) else fact.result
+            self._owed[fact.key] = f.Owed(fact.key, self.generation, name, fact.args, result, known)
 
     def _on_completed(self, fact: f.StepCompleted) -> None:
         if fact.key in self.open:
@@ -50,7 +52,7 @@ class Forced(Decider):
             self._owe_from(fact)
 
     def _on_child_ended(self, fact: f.ChildEnded) -> None:
-        if fact.result is not None:
+        if fact.status == "completed":
             self._owe_from(fact)
 
     def _on_continued(self, fact: f.RunContinued) -> None:

@@ -80,7 +80,7 @@ class AttemptFailed(Fact, tag="attempt_failed"):
     retry_at: int | None
     worker: str = ""
     started: int = 0
-    args: Raw | None = None
+    args: Raw = NULL
 
 
 class StepCompleted(Fact, tag="step_completed"):
@@ -94,7 +94,7 @@ class StepCompleted(Fact, tag="step_completed"):
     result: Raw
     worker: str = ""
     started: int = 0
-    args: Raw | None = None
+    args: Raw = NULL
 
 
 class StepSkipped(Fact, tag="step_skipped"):
@@ -109,7 +109,7 @@ class StepResolved(Fact, tag="step_resolved"):
 
     key: str
     how: Literal["result", "fail", "retry"]
-    result: Raw | None = None
+    result: Raw = NULL
     failure: Failure | None = None
     by: str = ""
     request: str = ""
@@ -127,16 +127,16 @@ class TimerFired(Fact, tag="timer_fired"):
 
 
 class ChildEnded(Fact, tag="child_ended"):
-    """A child run ended; exactly one of `result` and `failure` is set."""
+    """A child run ended; `result` counts where its status is completed."""
 
     key: str
     child: str
     status: Literal["completed", "failed", "cancelled"]
     asked_seq: int
     ask: int
-    result: Raw | None = None
+    result: Raw = NULL
     failure: Failure | None = None
-    args: Raw | None = None
+    args: Raw = NULL
 
 
 class PatchTaken(Fact, tag="patch_taken"):
@@ -150,13 +150,14 @@ class CancelRequested(Fact, tag="cancel_requested"):
 
 
 class Owed(msgspec.Struct, array_like=True, gc=False):
-    """A recorded success that must be undone if the run fails: what the compensation needs."""
+    """A recorded success that must be undone if the run fails: what the compensation needs. `known`: there is a result."""
 
     key: str
     generation: int
     task: str
     args: Raw
-    result: Raw | None
+    result: Raw
+    known: bool = True
 
 
 class RunContinued(Fact, tag="run_continued"):

@@ -13,7 +13,7 @@ class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What went wrong, told without the exception object.
 
     Shape: `type` is the exception's qualified name; `data` holds a declared exception's constructor
-           arguments by name; `where` is the end of the traceback, outermost frame first; `attempts`
+           arguments by name (null: none); `where` is the end of the traceback, outermost frame first; `attempts`
            counts the attempts made, `step` names the step where one is to blame.
     Units: `retry_after_us` microseconds asked for by the exception itself.
     """
@@ -24,7 +24,7 @@ class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     attempts: int = 1
     where: str = ""
     step: str = ""
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
     retry_after_us: int | None = None
     cause: str = ""
 

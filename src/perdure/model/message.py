@@ -9,6 +9,7 @@ import msgspec
 from perdure.model.failure import Failure
 
 Raw = msgspec.Raw
+NULL = Raw(b"null")
 
 
 class Message(msgspec.Struct, kw_only=True, gc=False, tag_field="kind", omit_defaults=True):
@@ -66,7 +67,7 @@ class Fork(Message, tag="fork"):
 class Resolve(Message, tag="resolve"):
     step: str
     how: Literal["result", "fail", "retry"]
-    result: Raw | None = None
+    result: Raw = NULL
     by: str = ""
 
 
@@ -76,7 +77,7 @@ class ChildDone(Message, tag="child_done"):
     key: str
     child: str
     status: Literal["completed", "failed", "cancelled"]
-    result: Raw | None = None
+    result: Raw = NULL
     failure: Failure | None = None
 
 

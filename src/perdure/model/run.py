@@ -95,7 +95,7 @@ class RunRow(msgspec.Struct, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a run ended, or why it needs attention. Shape: one of the fields is set."""
 
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
     failure: Failure | None = None
     reason: str | None = None
     cause: str | None = None

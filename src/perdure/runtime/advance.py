@@ -73,7 +73,7 @@ class Advance:
         changes: dict[str, msgspec.Raw] = {}
         for name in ("result", "input", "value", "args"):
             raw = getattr(fact, name, None)
-            if raw is not None and len(bytes(raw)) > self.settings.blob_min:
+            if isinstance(raw, msgspec.Raw) and len(bytes(raw)) > self.settings.blob_min:
                 data = bytes(raw)
                 digest = blob_hash_of(data)
                 self.work.batch.blobs.append((run.ref, digest, data))
@@ -137,7 +137,7 @@ class Advance:
             self.work.abandons.append((run.id, key))
 
     def _ended(self, run: LiveRun, fact: f.AnyFact) -> None:
-        result = failure = None
+        result, failure = f.NULL, None
         status: Any
         if isinstance(fact, f.RunCompleted):
             run.life, status, result = Life.COMPLETED, "completed", fact.result
@@ -250,7 +250,7 @@ class Advance:
                 f.StepCompleted(
                     self.at(run), decider.asked_n, decider.asked_h, attempt.key, attempt.number, attempt.epoch, step.asked_seq,
                     step.ask, msgspec.Raw(attempt.result), attempt.worker, attempt.started,
-                    None if undo is None else msgspec.Raw(step.args),
+                    f.NULL if undo is None else msgspec.Raw(step.args),
                 ),
             )  # fmt: skip
         elif step.spec.at_most_once:
@@ -273,7 +273,7 @@ class Advance:
             f.AttemptFailed(
                 self.at(run), decider.asked_n, decider.asked_h, attempt.key, attempt.number, attempt.epoch, step.asked_seq,
                 step.ask, failure, retry, attempt.worker, attempt.started,
-                None if step.spec.compensate is None else msgspec.Raw(step.args),
+                f.NULL if step.spec.compensate is None else msgspec.Raw(step.args),
             ),
         )  # fmt: skip
 
@@ -318,7 +318,7 @@ class Advance:
             f.ChildEnded(
                 self.at(run, message.at), decider.asked_n, decider.asked_h, message.key, message.child, message.status,
                 child.asked_seq, child.ask, message.result, message.failure,
-                None if child.workflow.compensate is None else msgspec.Raw(child.args),
+                f.NULL if child.workflow.compensate is None else msgspec.Raw(child.args),
             ),
         )  # fmt: skip
 
@@ -328,7 +328,7 @@ class Advance:
         step = decider.open.get(message.step)
         if step is None:
             raise WrongState(f"run {run.id} has no open step {message.step!r}; open are: {', '.join(decider.open) or 'none'}")
-        if message.result is not None:
+        if message.how == "result":
             step.spec.result.decode(message.result)
         failure = Failure("perdure.Resolved", f"failed by {message.by or 'hand'}", step=message.step) if message.how == "fail" else None
         self.work.abandons.append((run.id, message.step))

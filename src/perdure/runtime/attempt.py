@@ -6,6 +6,8 @@ import traceback
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from perdure.authoring.ambient import current as flow_current
 from perdure.errors import NotInWorkflow, PerdureError
 from perdure.kernel.flow import type_name
@@ -90,7 +92,7 @@ def failure_from(error: BaseException, spec: TaskSpec) -> Failure:
         _clip(message, MESSAGE_MAX),
         "refused" if isinstance(error, PerdureError) and not isinstance(error, spec.raises) else "error",
         where=_clip(where, WHERE_MAX),
-        data=data,
+        data=msgspec.Raw(b"null") if data is None else data,
         retry_after_us=after_us,
     )
 

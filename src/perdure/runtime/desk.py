@@ -19,6 +19,7 @@ from perdure.errors import (
     WrongState,
 )
 from perdure.kernel.audit import AuditReport
+from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.duration import Duration, duration_us
 from perdure.model.failure import Failure
@@ -185,7 +186,7 @@ class Desk:
     async def _outcome(self, row: RunRow, shape: Shape | None) -> Any:
         outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
         if row.life is Life.COMPLETED:
-            raw = bytes(outcome.result or b"null")
+            raw = bytes(outcome.result)
             if is_blob(raw):
                 raw = (await self.store.blobs([blob_hash(raw)]))[blob_hash(raw)]
             if shape is None:
@@ -221,7 +222,7 @@ class Desk:
         request_id: str | None = None,
     ) -> None:  # fmt: skip
         """A person's word on a step of a run that needs attention."""
-        raw = msgspec.Raw(canonical(_SIGNAL.encode(result, self.settings.payload_max))) if how == "result" else None
+        raw = msgspec.Raw(canonical(_SIGNAL.encode(result, self.settings.payload_max))) if how == "result" else f.NULL
         await self._ask(m.Resolve(run=check_id(run_id), step=step, how=how, result=raw, by=by), request_id)
 
     async def fork(self, run_id: str, at: int, *, id: str | None = None, request_id: str | None = None) -> Handle:

@@ -29,6 +29,7 @@ from perdure.state.store import Loaded, Query
 if TYPE_CHECKING:
     from perdure.kernel.decider import Decider
     from perdure.runtime.node import Node
+    from perdure.runtime.suspects import Suspects
 
 log = logging.getLogger("perdure.loader")
 GROUP = 100
@@ -48,6 +49,7 @@ class Loader:
         self.task: asyncio.Task[None] | None = None
         self.kept_back: set[str] = set()
         self.unserved: set[str] = set()
+        self.suspects: Suspects
         self.revive = Revive(self)
         node.on_load = self
 
@@ -256,6 +258,8 @@ class Loader:
             self.unserved.add(row.id)
             self._not_served(row, entries)
             return
+        if not self.suspects.may_carry(row.id) and not entries and row.epoch != self.node.epoch:
+            return
         run.progress = dict(one.progress)
         try:
             if isinstance(history, PerdureError):
@@ -408,8 +412,11 @@ class Loader:
         due = [key for key, step in decider.fresh.items() if step.due is None]
         if not due:
             return
-        run.marked = set(due)
         advance = node.advance
+        if self.suspects.condemned(run.id):
+            advance.attention(run, "suspect", "its steps were begun alone in three starts, and each time the engine died within a minute", due[0])
+            return
+        run.marked = set(due)
         advance.record(run, f.RunRecovered(advance.at(run), decider.asked_n, decider.asked_h, node.epoch, self.name, due[:1000]))
         for key in due:
             step = decider.open[key]
@@ -420,6 +427,7 @@ class Loader:
                 else:
                     advance.attention(run, "outcome_unknown", f"step {key} may have begun before its node died, and has no probe", key)
                     return
+        self.suspects.carried(run)
 
 
 def rebuild(decider: Decider, history: list[tuple[int, f.AnyFact]], one: Loaded) -> None:

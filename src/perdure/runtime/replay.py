@@ -58,7 +58,7 @@ def blobs_of(known: Known) -> set[str]:
     for _, fact in known:
         for name in ("result", "input", "value", "args"):
             raw = getattr(fact, name, None)
-            if raw is not None and is_blob(raw):
+            if isinstance(raw, msgspec.Raw) and is_blob(raw):
                 found.add(blob_hash(raw))
     return found
 
@@ -68,7 +68,7 @@ def fill(known: Known, blobs: dict[str, bytes]) -> None:
     for _, fact in known:
         for name in ("result", "input", "value", "args"):
             raw = getattr(fact, name, None)
-            if raw is not None and is_blob(raw):
+            if isinstance(raw, msgspec.Raw) and is_blob(raw):
                 setattr(fact, name, msgspec.Raw(blobs[blob_hash(raw)]))
 
 

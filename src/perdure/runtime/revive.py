@@ -225,7 +225,7 @@ def keep_until(known: Known) -> int:
             break
         if isinstance(fact, f.AttemptFailed) and fact.retry_at is None:
             break
-        if isinstance(fact, f.ChildEnded) and (fact.result is None or fact.key in undone):
+        if isinstance(fact, f.ChildEnded) and (fact.status != "completed" or fact.key in undone):
             break
         if isinstance(fact, f.StepCompleted) and fact.key in undone:
             break

@@ -1,1 +1,98 @@
-"""Which steps may be killing their node, found without condemning a neighbour (S15)."""
+"""Which runs may be killing their node, found without condemning a neighbour (S15).
+
+After two starts in a row that died within a minute of beginning marked steps, without any new outcome, the suspects
+are carried in halves and everyone else as usual; a run goes to attention only when it was carried alone in three such
+deaths. What is remembered from start to start stands in the epoch's note.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perdure.kernel.suspicion import Suspicion, judge
+from perdure.state.store import EpochRow
+
+if TYPE_CHECKING:
+    from perdure.runtime.live import LiveRun
+    from perdure.runtime.loader import Loader
+    from perdure.runtime.node import Node
+    from perdure.runtime.work import Work
+
+MINUTE_S = 60.0
+CARRIED_MAX = 10_000
+
+
+class Note(msgspec.Struct, omit_defaults=True):
+    """An epoch's own remarks. Shape: `carried` are runs whose marked steps were begun, `outcomes` of such that were recorded;
+    `lived` is set once the epoch lived a minute after it began them.
+    """
+
+    carried: list[str] = []
+    outcomes: int = 0
+    lived: bool = False
+
+
+class Suspects:
+    """Shape: `back` are runs that are kept back in this epoch until those carried first have shown themselves harmless."""
+
+    def __init__(self, node: Node, loader: Loader, earlier: list[EpochRow]) -> None:
+        self.node, self.loader = node, loader
+        clean_since = next((i for i, row in enumerate(earlier) if row.clean), len(earlier))
+        notes = [self._note(row) for row in earlier[:clean_since]]
+        self.verdict: Suspicion = judge([(tuple(note.carried), bool(note.outcomes or note.lived)) for note in notes])
+        self.note = Note()
+        loader.suspects = self
+        node.on_commit.append(self._committed)
+
+    @staticmethod
+    def _note(row: EpochRow) -> Note:
+        try:
+            return msgspec.json.decode(row.note or b"{}", type=Note)
+        except msgspec.DecodeError:
+            return Note()
+
+    def may_carry(self, run_id: str) -> bool:
+        """Whether a recovered run with marked steps may begin them now."""
+        return run_id not in self.verdict.back
+
+    def condemned(self, run_id: str) -> bool:
+        """Whether the run was carried alone in three deaths."""
+        return run_id in self.verdict.condemned
+
+    def carried(self, run: LiveRun) -> None:
+        """Marked steps of this run are about to begin: the note says so in the same commit."""
+        if len(self.note.carried) < CARRIED_MAX and run.id not in self.note.carried[-1:]:
+            first = not self.note.carried
+            self.note.carried.append(run.id)
+            self.node.advance.work.batch.note = msgspec.json.encode(self.note)
+            if first:
+                self.node.loop.call_later(MINUTE_S, self._lived)
+
+    def _lived(self) -> None:
+        """A minute has passed since marked steps were begun: they do not kill at once."""
+        self.note.lived = True
+        self._write()
+        self._release()
+
+    def _committed(self, work: Work) -> None:
+        if self.note.outcomes or not self.note.carried:
+            return
+        if any(run.marked and attempt.key in run.marked for attempt in work.attempts for run in work.runs if run.id == attempt.run_id):
+            self.note.outcomes += 1
+            self._write()
+            self._release()
+
+    def _write(self) -> None:
+        self.node.advance.work.batch.note = msgspec.json.encode(self.note)
+        self.node.wake()
+
+    def _release(self) -> None:
+        """Those carried first are harmless, or slow: carry the others, who are judged on their own."""
+        if not self.verdict.back:
+            return
+        self.note = Note()
+        back, self.verdict = self.verdict.back, Suspicion(frozenset(), self.verdict.condemned)
+        for run_id in sorted(back):
+            self.loader(run_id, None)

@@ -18,7 +18,7 @@ from perdure.errors import (
     UnknownWorkflow,
     WrongState,
 )
-from perdure.kernel.audit import AuditReport
+from perdure.kernel.audit_report import AuditReport
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.duration import Duration, duration_us

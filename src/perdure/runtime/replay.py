@@ -95,11 +95,14 @@ def groups(known: Known) -> Iterator[tuple[int, f.AnyFact, tuple[f.Decision, ...
         i = end
 
 
-def replay(decider: Decider, known: Known, *, copied: int = 0, first: bool = True) -> None:
+def replay(
+    decider: Decider, known: Known, *, copied: int = 0, first: bool = True, trace: dict[int, tuple[int, int]] | None = None
+) -> None:
     """Feed recorded facts to a decider and compare what it does with what is recorded.
 
     Shape: `known` is effective; up to the fact `copied` (of a fork) arguments are not compared; `first` when it
-           begins with the run's start or continue, whose digest is that of another generation.
+           begins with the run's start or continue, whose digest is that of another generation; `trace` is filled
+           with the digest after each turn.
     Raises: `NonDeterminism`, or `Attention` for a turn that cannot be folded any more.
     """
     decider.live = False
@@ -120,6 +123,8 @@ def replay(decider: Decider, known: Known, *, copied: int = 0, first: bool = Tru
         decisions, decider.decisions = decider.decisions, []
         if not _same(decisions, expected, compare=seq > copied):
             raise _decided_otherwise(seq, decisions, expected)
+        if trace is not None:
+            trace[seq] = (decider.asked_n, decider.asked_h)
     decider.live = True
 
 

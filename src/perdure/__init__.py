@@ -1,0 +1,47 @@
+"""perdure: durable workflows for Python. Write ordinary functions; what they have done is never lost."""
+
+from perdure.app import arun, connect, open, run  # noqa: A004
+from perdure.authoring.graph import graph
+from perdure.authoring.inflow import (
+    continue_as_new,
+    detach,
+    log,
+    now,
+    patched,
+    random,
+    signal_run,
+    uuid,
+    variables,
+    wait_signal,
+)
+from perdure.authoring.task import Task, task
+from perdure.authoring.workflow import Flow, workflow
+from perdure.errors import (
+    IdInUse,
+    NeedsAttention,
+    NonDeterminism,
+    NotDone,
+    NotInWorkflow,
+    PerdureError,
+    ResultTimeout,
+    RunCancelled,
+    RunFailed,
+    StepFailed,
+    StoreError,
+)
+from perdure.model.command import UNKNOWN
+from perdure.model.failure import Failure
+from perdure.model.policy import Retry
+from perdure.model.run import WorkflowState
+from perdure.runtime.attempt import attempt, heartbeat, idempotency_key, progress, run_id
+from perdure.runtime.desk import Handle
+from perdure.runtime.engine import Engine
+from perdure.version import VERSION as __version__
+
+__all__ = [
+    "UNKNOWN", "Engine", "Failure", "Flow", "Handle", "IdInUse", "NeedsAttention", "NonDeterminism", "NotDone",
+    "NotInWorkflow", "PerdureError", "ResultTimeout", "Retry", "RunCancelled", "RunFailed", "StepFailed", "StoreError",
+    "Task", "WorkflowState", "__version__", "arun", "attempt", "connect", "continue_as_new", "detach", "graph", "heartbeat",
+    "idempotency_key", "log", "now", "open", "patched", "progress", "random", "run", "run_id", "signal_run", "task",
+    "uuid", "variables", "wait_signal", "workflow",
+]  # fmt: skip

@@ -1,0 +1,97 @@
+"""Auditing a run: its history from the store, its code replayed where that is known here, its relatives' rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from perdure.errors import NonDeterminism, PerdureError, UnknownRun
+from perdure.kernel.audit import audit
+from perdure.kernel.audit_report import AuditReport
+from perdure.kernel.audit_subject import ReplayResult, Subject
+from perdure.kernel.decider import Catalogue
+from perdure.kernel.flow import Limits
+from perdure.model import fact as f
+from perdure.model.run import Life, RunRow
+from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay
+from perdure.settings import Settings
+from perdure.state.store import InboxRow, Loaded, Query, Store
+
+PAGE = 500
+
+
+async def verify_run(store: Store, catalogue: Catalogue, settings: Settings, run_id: str) -> AuditReport:
+    """The four conditions over one run. Raises: `UnknownRun`; `StoreDamaged` for facts that cannot be read."""
+    found = await store.load([run_id], whole=True)
+    if not found:
+        raise UnknownRun(run_id)
+    return audit(await _subject(store, catalogue, settings, found[0], await _inbox(store)))
+
+
+async def _subject(store: Store, catalogue: Catalogue, settings: Settings, one: Loaded, inbox: Sequence[InboxRow]) -> Subject:
+    row = one.row
+    known = decode(one.facts)
+    facts = [f.Recorded(seq, body, digest, fact) for (seq, body, digest), (_, fact) in zip(one.facts, known, strict=True)]
+    ids = {fact.child for _, fact in known if isinstance(fact, f.ChildEnded)} | set(row.wait.children)
+    rows = await _rows(store, [*ids, *([row.parent] if row.parent else [])])
+    spec = catalogue.workflow(row.workflow, row.version)
+    return Subject(
+        row=row,
+        facts=facts,
+        children={child: rows.get(child) for child in ids},
+        parent=rows.get(row.parent),
+        replay=await _replayed(store, catalogue, settings, one),
+        graph=spec.graph if spec is not None else None,
+        inbox=sum(1 for waiting in inbox if waiting.message.run == row.id),
+    )
+
+
+async def _inbox(store: Store) -> list[InboxRow]:
+    rows: list[InboxRow] = []
+    while True:
+        page = await store.inbox(rows[-1].no if rows else 0, PAGE)
+        rows.extend(page)
+        if len(page) < PAGE:
+            return rows
+
+
+async def _rows(store: Store, ids: Sequence[str]) -> dict[str, RunRow]:
+    found: dict[str, RunRow] = {}
+    for start in range(0, len(ids), PAGE):
+        part = tuple(ids[start : start + PAGE])
+        found.update((row.id, row) for row in await store.find(Query(ids=part, limit=len(part))))
+    return found
+
+
+async def _replayed(store: Store, catalogue: Catalogue, settings: Settings, one: Loaded) -> ReplayResult | None:
+    """Run the code over the history; None where the code is not known here, or does not end the run (a forced cancel)."""
+    row = one.row
+    spec = catalogue.workflow(row.workflow, row.version)
+    known = decode(one.facts)
+    if spec is None or not known or any(isinstance(fact, f.CancelRequested) and fact.force for _, fact in known):
+        return None
+    hashes = blobs_of(known)
+    if hashes:
+        fill(known, await store.blobs(sorted(hashes)))
+    limits = Limits(settings.payload_max, settings.turn_callbacks_max, settings.children_depth_max)
+    decider: Any = make(row.id, spec, catalogue, limits)
+    decider.journal = {}
+    trace: dict[int, tuple[int, int]] = {}
+    history = effective(known, decider.shape)
+    started = history[0][1]
+    copied = started.fork_at if isinstance(started, f.RunStarted) else 0
+    try:
+        replay(decider, history, copied=copied, trace=trace)
+    except NonDeterminism as error:
+        return ReplayResult(ok=False, mismatch=str(error), seq=error.seq, asked=trace)
+    except (Attention, PerdureError) as error:
+        return ReplayResult(ok=row.life is Life.ATTENTION, mismatch=str(error), asked=trace)
+    open_now = frozenset(key for key, step in decider.open.items() if not step.given_up)
+    waiting = frozenset(key for key, child in decider.children.items() if not child.detached and not child.given_up)
+    limits_by_key = {key: step.spec.retry.attempts for key, step in decider.open.items() if not step.spec.at_most_once}
+    result = ReplayResult(
+        asked=trace, keys=dict(decider.journal), open=open_now | waiting, limits=limits_by_key,
+        wait=decider.wait() if row.life is Life.LIVE else None,
+    )  # fmt: skip
+    decider.drop()
+    return result

@@ -39,27 +39,26 @@ class Value(msgspec.Struct, frozen=True, gc=False, tag_field="ref", tag="value")
 class Many(msgspec.Struct, frozen=True, gc=False, tag_field="ref", tag="list"):
     """A list of arguments, each of any form."""
 
-    items: tuple[StepRef | InputRef | Value | Many | Each, ...]
+    items: tuple[StepRef | InputRef | Value | Many | Fields, ...]
 
 
-class Each(msgspec.Struct, frozen=True, gc=False, tag_field="ref", tag="dict"):
+class Fields(msgspec.Struct, frozen=True, gc=False, tag_field="ref", tag="dict"):
     """A mapping of arguments by key, each of any form."""
 
-    items: dict[str, StepRef | InputRef | Value | Many | Each]
+    fields: dict[str, StepRef | InputRef | Value | Many | Fields]
 
 
-Argument = StepRef | InputRef | Value | Many | Each
+Argument = StepRef | InputRef | Value | Many | Fields
 
 
 class Condition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """When a node runs.
 
-    Shape: exactly one of `cel` (text) and `call` (`module:graph#step`) is set; `names` are the steps that it reads,
-           `inputs` the parameters of the graph that it reads.
+    Shape: exactly one of `cel` (text) and `call` (`module:graph#step`) is set; `names` are what it reads: steps, and
+           parameters of the graph (a step where both have the name).
     """
 
     names: tuple[str, ...]
-    inputs: tuple[str, ...] = ()
     cel: str | None = None
     call: str | None = None
 
@@ -68,7 +67,7 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One node.
 
     Shape: `task` is the name of a task, or of a workflow where it is a `child`; `args` by parameter name (`*args` is a
-           `Many`, `**kwargs` an `Each`; what is not given takes its default); `after` are dependencies without data;
+           `Many`, `**kwargs` a `Fields`; what is not given takes its default); `after` are dependencies without data;
            `map` names the parameter that fans out; `options` differ from the task's own.
     """
 
@@ -81,11 +80,6 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     map: str | None = None
     child: bool = False
     options: dict[str, msgspec.Raw] = {}
-
-    @property
-    def activity(self) -> str:
-        """The key of the node's own task in `WorkflowSpec.tasks`: the task's name, unless the node has options."""
-        return f"{self.task}#{self.name}" if self.options else self.task
 
 
 class GraphDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -117,8 +111,8 @@ def references(argument: Argument) -> Iterator[StepRef | InputRef]:
         one = stack.pop()
         if isinstance(one, Many):
             stack.extend(reversed(one.items))
-        elif isinstance(one, Each):
-            stack.extend(reversed(one.items.values()))
+        elif isinstance(one, Fields):
+            stack.extend(reversed(one.fields.values()))
         elif not isinstance(one, Value):
             yield one
 
@@ -128,20 +122,20 @@ def dependencies(definition: GraphDefinition) -> list[tuple[str, ...]]:
 
     Nodes that wait for the same share one tuple, so that layers with all edges cost little.
     """
-    steps: dict[int, tuple[str, ...]] = {}
+    nodes = {node.name for node in definition.nodes}
+    known: dict[int, tuple[str, ...]] = {}
     shared: dict[tuple[int, ...], tuple[str, ...]] = {}
     found: list[tuple[str, ...]] = []
     for node in definition.nodes:
-        parts = [_steps_in(argument, steps) for argument in node.args.values()]
+        parts = [steps for argument in node.args.values() if (steps := _steps_in(argument, known))]
         if node.after:
             parts.append(node.after)
-        if node.when is not None:
-            parts.append(node.when.names)
-        key = tuple(id(part) for part in parts if part)
+        key = tuple(map(id, parts))
         needs = shared.get(key)
         if needs is None:
-            needs = tuple(dict.fromkeys(name for part in parts for name in part))
-            shared[key] = needs
+            needs = shared[key] = tuple(dict.fromkeys(name for part in parts for name in part))
+        if node.when is not None:
+            needs = tuple(dict.fromkeys([*needs, *(name for name in node.when.names if name in nodes)]))
         found.append(needs)
     return found
 
@@ -193,8 +187,8 @@ def say_argument(argument: Argument) -> str:
         return _short(bytes(argument.value).decode())
     if isinstance(argument, Many):
         return "[" + ", ".join(say_argument(item) for item in argument.items[:8]) + (", …]" if len(argument.items) > 8 else "]")
-    if isinstance(argument, Each):
-        return "{" + ", ".join(f"{key}: {say_argument(item)}" for key, item in argument.items.items()) + "}"
+    if isinstance(argument, Fields):
+        return "{" + ", ".join(f"{key}: {say_argument(item)}" for key, item in argument.fields.items()) + "}"
     return say_reference(argument)
 
 

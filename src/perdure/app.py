@@ -48,7 +48,9 @@ class Opening:
         self.engine = await open_engine(self.address, self.registry, self.settings, self.notice)
         return self.engine
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self.engine is not None
         await self.engine.stop()
 
@@ -69,7 +71,10 @@ async def open_engine(address: str, registry: Registry, settings: Settings, noti
         store: Any = MemoryStore()
     else:
         store = await SqliteStore.open_engine(
-            sqlite_path(address), settings, wall, waiting=lambda pid: notice(f"waiting for the engine that holds {address} (pid {pid})")
+            sqlite_path(address),
+            settings,
+            wall,
+            waiting=lambda pid: notice(f"waiting for the engine that holds {address} (pid {pid})"),
         )
         for text in store.notices:
             notice(text)
@@ -199,4 +204,3 @@ class Stopper:
             os._exit(128 + number)
         self.caught = number
         task.cancel()
-

@@ -55,7 +55,9 @@ class TooLarge(BadCall):
     """A value is over its limit; nothing was written."""
 
     def __init__(self, what: str, size: int, limit: int) -> None:
-        super().__init__(f"{what} takes {size:,} bytes, more than the limit of {limit:,}: keep it elsewhere and pass a reference")
+        super().__init__(
+            f"{what} takes {size:,} bytes, more than the limit of {limit:,}: keep it elsewhere and pass a reference"
+        )
         self.what, self.size, self.limit = what, size, limit
 
 
@@ -104,7 +106,10 @@ class NotInWorkflow(BadCall):
     """A task or a flow function was called where no workflow runs."""
 
     def __init__(self, name: str, instead: str = "") -> None:
-        hint = instead or f"call {name}.fn(...) for the plain function, or call {name}(...) inside a @workflow and run that with perdure.run(...)"
+        hint = (
+            instead
+            or f"call {name}.fn(...) for the plain function, or call {name}(...) inside a @workflow and run that with perdure.run(...)"
+        )
         super().__init__(f"{name}() was called outside a workflow: {hint}")
         self.name = name
 
@@ -260,5 +265,3 @@ class Dropped(BaseException):
 
 class Blocked(BaseException):
     """A flow or task blocked the event loop too long and was interrupted."""
-
-

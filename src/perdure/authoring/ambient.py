@@ -38,7 +38,6 @@ class FlowScope(Scope, Protocol):
     def chance(self) -> int:
         """128 bits from the run's seed and the scope's ordinal."""
 
-
     def patched(self, id: str) -> bool: ...
 
     def wait_signal(self, name: str, type: Any, timeout_us: int | None) -> Awaitable[Any]: ...

@@ -18,7 +18,19 @@ _CLOCK, _CHANCE, _WORK = "perdure.now()", "perdure.random()", "a @task"
 # module -> (names refused: None means all that can be called, what to use instead)
 _REFUSED: dict[str, tuple[frozenset[str] | None, str]] = {
     "time": (
-        frozenset({"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "gmtime", "ctime"}),
+        frozenset(
+            {
+                "time",
+                "time_ns",
+                "monotonic",
+                "monotonic_ns",
+                "perf_counter",
+                "perf_counter_ns",
+                "localtime",
+                "gmtime",
+                "ctime",
+            }
+        ),
         _CLOCK,
     ),
     "random": (None, _CHANCE),
@@ -33,7 +45,11 @@ _REFUSED: dict[str, tuple[frozenset[str] | None, str]] = {
     "uuid": (frozenset({"uuid1", "uuid4"}), "perdure.uuid()"),
     "os": (frozenset({"urandom", "getrandom", "getpid", "fork", "system", "popen", "environ", "getenv"}), _WORK),
 }
-_TWINS = {"time.sleep": "await asyncio.sleep(...)", "os.environ": "an argument of the workflow", "os.getenv": "an argument of the workflow"}
+_TWINS = {
+    "time.sleep": "await asyncio.sleep(...)",
+    "os.environ": "an argument of the workflow",
+    "os.getenv": "an argument of the workflow",
+}
 _DATETIME = frozenset({"now", "utcnow", "today"})
 
 
@@ -50,7 +66,11 @@ def guarded(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def _mentions(fn: FunctionType) -> bool:
     """Whether its code names something guarded; names that are not defined yet count as not guarded."""
-    return any(_view(fn.__globals__[name]) is not fn.__globals__[name] for name in _names(fn.__code__) if name in fn.__globals__)
+    return any(
+        _view(fn.__globals__[name]) is not fn.__globals__[name]
+        for name in _names(fn.__code__)
+        if name in fn.__globals__
+    )
 
 
 def _names(code: CodeType) -> Iterable[str]:

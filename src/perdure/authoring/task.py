@@ -89,10 +89,10 @@ def configured(spec: Task[P, R], options: Mapping[str, Any]) -> Task[P, R]:
     """A copy of the task with these options checked and set."""
     unknown = options.keys() - _OPTIONS
     if unknown:
-        raise DefinitionError(f"task {spec.name}: no option {sorted(unknown)[0]!r}; there are {', '.join(sorted(_OPTIONS))}")
-    changed: dict[str, Any] = {
-        field: getattr(spec, field) for field in TaskSpec.__struct_fields__
-    }
+        raise DefinitionError(
+            f"task {spec.name}: no option {sorted(unknown)[0]!r}; there are {', '.join(sorted(_OPTIONS))}"
+        )
+    changed: dict[str, Any] = {field: getattr(spec, field) for field in TaskSpec.__struct_fields__}
     for key, value in options.items():
         if key in {"timeout", "deadline", "heartbeat"}:
             changed[f"{key}_us"] = None if value is None else duration_us(value, f"task {spec.name}: {key}=")
@@ -139,9 +139,16 @@ def _check(spec: Task[Any, Any]) -> None:
     if spec.concurrency is not None and (not isinstance(spec.concurrency, int) or spec.concurrency < 1):
         raise DefinitionError(f"task {name}: concurrency={spec.concurrency!r}: at least 1")
     if spec.priority not in PRIORITIES and (isinstance(spec.priority, bool) or not isinstance(spec.priority, int)):
-        raise DefinitionError(f"task {name}: priority={spec.priority!r} is neither low, normal, high nor a whole number")
+        raise DefinitionError(
+            f"task {name}: priority={spec.priority!r} is neither low, normal, high nor a whole number"
+        )
     if not isinstance(spec.needs, Mapping):
         raise DefinitionError(f'task {name}: needs={spec.needs!r} is no mapping such as {{"cpu": 2}}')
     for resource, amount in spec.needs.items():
-        if not isinstance(resource, str) or isinstance(amount, bool) or not isinstance(amount, int | float) or not amount >= 0:
+        if (
+            not isinstance(resource, str)
+            or isinstance(amount, bool)
+            or not isinstance(amount, int | float)
+            or not amount >= 0
+        ):
             raise DefinitionError(f"task {name}: needs {resource!r}: {amount!r} is no amount of at least 0")

@@ -26,7 +26,9 @@ class Flow(WorkflowSpec, Generic[P, R], eq=False):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         scope = current.get()
         if scope is None:
-            raise NotInWorkflow(self.name, f"start it with perdure.run({self.name}, ...) or engine.start({self.name}, ...)")
+            raise NotInWorkflow(
+                self.name, f"start it with perdure.run({self.name}, ...) or engine.start({self.name}, ...)"
+            )
         return cast("Awaitable[R]", scope.call_workflow(self, args, kwargs))
 
 
@@ -36,7 +38,9 @@ def workflow(fn: Callable[P, Awaitable[R]], /) -> Flow[P, R]: ...
 def workflow(
     *, name: str | None = None, version: str = "1", compensate: TaskSpec | None = None
 ) -> Callable[[Callable[P, Awaitable[R]]], Flow[P, R]]: ...
-def workflow(fn: Any = None, /, *, name: str | None = None, version: str = "1", compensate: TaskSpec | None = None) -> Any:
+def workflow(
+    fn: Any = None, /, *, name: str | None = None, version: str = "1", compensate: TaskSpec | None = None
+) -> Any:
     """Make a workflow of an async function.
 
     Shape: known by (name, version); `compensate` undoes a completed run of it where a parent fails later.

@@ -200,7 +200,9 @@ class Decider:
             heappush(self.retries, (fact.retry_at, fact.key))
             return
         if step is self.undoing:
-            self.trouble = Trouble("compensation_failed", f"compensation {fact.key} failed: {fact.failure.summary()}", fact.key)
+            self.trouble = Trouble(
+                "compensation_failed", f"compensation {fact.key} failed: {fact.failure.summary()}", fact.key
+            )
             step.due = -1
             return
         del self.open[fact.key]

@@ -129,7 +129,9 @@ class Flow(Decider, FlowLoop):
         try:
             values = self.spec.signature.unpack(raw)
         except BadArgument as error:
-            self.trouble = Trouble("nondeterminism", f"the recorded input does not fit {self.spec.signature.describe()}: {error}")
+            self.trouble = Trouble(
+                "nondeterminism", f"the recorded input does not fit {self.spec.signature.describe()}: {error}"
+            )
             return
         assert self.spec.fn is not None
         coro = self.spec.signature.call(self.spec.fn, values)
@@ -203,7 +205,8 @@ class Flow(Decider, FlowLoop):
                 self._after()
         except EndlessTurn:
             self.trouble = Trouble(
-                "endless_turn", f"one turn ran more than {self.limits.callbacks:,} callbacks: an endless loop in the flow's code?"
+                "endless_turn",
+                f"one turn ran more than {self.limits.callbacks:,} callbacks: an endless loop in the flow's code?",
             )
 
     def _after(self) -> None:
@@ -282,7 +285,9 @@ class Flow(Decider, FlowLoop):
             try:
                 value = step.spec.result.decode(result)
             except BadArgument as error:
-                self.trouble = Trouble("nondeterminism", f"the recorded result does not fit any more: {error}", step.key)
+                self.trouble = Trouble(
+                    "nondeterminism", f"the recorded result does not fit any more: {error}", step.key
+                )
                 return
             step.set_result(value)
 
@@ -330,13 +335,17 @@ class Flow(Decider, FlowLoop):
         if self.catalogue.workflow(workflow.name, workflow.version) is None:
             raise UnknownWorkflow(workflow.name, workflow.version)
         if self.depth >= self.limits.depth:
-            raise BadArgument(f"{workflow.name}: runs within runs are {self.limits.depth} deep already (setting children_depth_max)")
+            raise BadArgument(
+                f"{workflow.name}: runs within runs are {self.limits.depth} deep already (setting children_depth_max)"
+            )
         raw, _ = workflow.signature.pack(args, kwargs, self.limits.payload)
         key = self._key(workflow.name)
         ask = self._asked(b"child", key, raw)
         if self.journal is not None:
             self.journal[key] = self.seq
-        child = Child(key, child_id(self.run_id, self.steps_generation, key, workflow.name), workflow, raw, ask, self.seq)
+        child = Child(
+            key, child_id(self.run_id, self.steps_generation, key, workflow.name), workflow, raw, ask, self.seq
+        )
         child.target = ChildStep(self, key, child.id)
         self.children[key] = child
         self.commands.append(StartChild(key, child.id, workflow, raw))

@@ -24,7 +24,12 @@ class Forced(Decider):
 
     def __init__(self, run_id: str, workflow: str, catalogue: Catalogue) -> None:
         spec = catalogue.workflow(workflow, "") or WorkflowSpec(
-            name=workflow, version="", kind="flow", signature=Signature.of(_no_code, "workflow"), result=Shape(Any, "result"), definition=""
+            name=workflow,
+            version="",
+            kind="flow",
+            signature=Signature.of(_no_code, "workflow"),
+            result=Shape(Any, "result"),
+            definition="",
         )
         super().__init__(run_id, spec, catalogue)
         self._owed: dict[str, f.Owed] = {}
@@ -76,7 +81,8 @@ class Forced(Decider):
     _fold: ClassVar[dict[type[f.Fact], Callable[[Any, Any], None]]] = {
         **Decider._fold,
         **dict.fromkeys(
-            (f.RunStarted, f.StepSkipped, f.SignalReceived, f.TimerFired, f.PatchTaken, f.RunRetried, *f.ENDS), Decider._on_note
+            (f.RunStarted, f.StepSkipped, f.SignalReceived, f.TimerFired, f.PatchTaken, f.RunRetried, *f.ENDS),
+            Decider._on_note,
         ),
         f.StepCompleted: _on_completed,
         f.AttemptFailed: _on_failed,

@@ -35,7 +35,14 @@ class Timer(Handle):
     __slots__ = ("due", "key", "loop", "order")
 
     def __init__(  # noqa: PLR0917
-        self, loop: FlowLoop, due: int, order: int, key: str, call: Callable[..., Any], args: tuple[Any, ...], context: Context
+        self,
+        loop: FlowLoop,
+        due: int,
+        order: int,
+        key: str,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        context: Context,
     ) -> None:
         super().__init__(call, args, context)
         self.loop, self.due, self.order, self.key = loop, due, order, key

@@ -107,7 +107,9 @@ class Graph(Decider):
     def _on_retried(self, fact: f.RunRetried) -> None:
         """The next generation keeps the uncompensated successes (S21); everything else is made again."""
         undone = self._undone_keys
-        kept = {i: self.results[i] for i, state in enumerate(self.states) if state == SUCCEEDED and self._kept(i, undone)}
+        kept = {
+            i: self.results[i] for i, state in enumerate(self.states) if state == SUCCEEDED and self._kept(i, undone)
+        }
         fans = {i: fan for i, fan in self.fans.items() if i not in kept}
         self.steps_generation = self.generation = fact.generation
         self._reset()
@@ -118,7 +120,11 @@ class Graph(Decider):
             for k in self.plan.feeds[i]:
                 self.left[k] -= 1
                 self.good[k] += 1
-        self._kept_fans = {i: fan for i, fan in fans.items() if not any(key.startswith(f"{self.plan.nodes[i].name}[") for key in undone)}
+        self._kept_fans = {
+            i: fan
+            for i, fan in fans.items()
+            if not any(key.startswith(f"{self.plan.nodes[i].name}[") for key in undone)
+        }
         for i, state in enumerate(self.states):
             if state == WAITING and self._may_run(i):
                 self._ready(i)
@@ -211,12 +217,18 @@ class Graph(Decider):
         assert node.when is not None
         condition = self.spec.conditions.get(node.name)
         if condition is None:
-            self.trouble = Trouble("refused", f"the condition of {node.name} is not known here: {node.when.call or node.when.cel}", node.name)
+            self.trouble = Trouble(
+                "refused",
+                f"the condition of {node.name} is not known here: {node.when.call or node.when.cel}",
+                node.name,
+            )
             return False
         try:
             return bool(condition({name: self._decoded(name) for name in node.when.names}))
         except Exception as error:  # a condition is user code; what it raises is said, and never the node's
-            self.trouble = Trouble("refused", f"the condition of {node.name} raised {type(error).__name__}: {error}", node.name)
+            self.trouble = Trouble(
+                "refused", f"the condition of {node.name} raised {type(error).__name__}: {error}", node.name
+            )
             return False
 
     def _decoded(self, name: str) -> Any:
@@ -244,7 +256,9 @@ class Graph(Decider):
                 return b"[%b]" % b",".join([given[name] if name in given else values.raw(args[name]) for name in names])
             except KeyError:
                 pass
-        named = {name: msgspec.json.decode(given[name] if name in given else values.raw(one)) for name, one in args.items()}
+        named = {
+            name: msgspec.json.decode(given[name] if name in given else values.raw(one)) for name, one in args.items()
+        }
         packed: bytes = spec.signature.from_names(named, self.limits.payload)
         return packed
 
@@ -284,12 +298,16 @@ class Graph(Decider):
         raw = self._packed(node, {})
         workflow.signature.unpack(raw)
         if self.depth >= self.limits.depth:
-            raise BadArgument(f"{node.name}: runs within runs are {self.limits.depth} deep already (setting children_depth_max)")
+            raise BadArgument(
+                f"{node.name}: runs within runs are {self.limits.depth} deep already (setting children_depth_max)"
+            )
         key = node.name
         ask = self._asked(b"child", key, raw)
         if self.journal is not None:
             self.journal[key] = self.seq
-        child = Child(key, child_id(self.run_id, self.steps_generation, key, workflow.name), workflow, raw, ask, self.seq)
+        child = Child(
+            key, child_id(self.run_id, self.steps_generation, key, workflow.name), workflow, raw, ask, self.seq
+        )
         child.target = i
         self.children[key] = child
         self.commands.append(StartChild(key, child.id, workflow, raw))
@@ -327,7 +345,10 @@ class Graph(Decider):
         if fact.status == "completed":
             self._close(child.target, SUCCEEDED, bytes(fact.result))
         else:
-            self._node_failed(child.target, fact.failure or Failure("perdure.RunCancelled", "the child run was cancelled", "cancelled"))
+            self._node_failed(
+                child.target,
+                fact.failure or Failure("perdure.RunCancelled", "the child run was cancelled", "cancelled"),
+            )
 
     def _node_failed(self, i: int, failure: Failure) -> None:
         self.failures[i] = failure
@@ -369,11 +390,29 @@ class Graph(Decider):
         if self.intent is not None or self.ended or self.steps_generation != 1:
             return None
         steps = [
-            (s.key, s.node, s.item, s.attempt, s.forgiven, s.due, s.intent, s.asked_seq, s.asked_at, msgspec.Raw(s.args), s.ask)
+            (
+                s.key,
+                s.node,
+                s.item,
+                s.attempt,
+                s.forgiven,
+                s.due,
+                s.intent,
+                s.asked_seq,
+                s.asked_at,
+                msgspec.Raw(s.args),
+                s.ask,
+            )
             for s in self.open.values()
         ]
         fans = [
-            (i, len(fan.results), {k: msgspec.Raw(raw) for k, raw in enumerate(fan.results) if raw is not None}, fan.left, fan.failure)
+            (
+                i,
+                len(fan.results),
+                {k: msgspec.Raw(raw) for k, raw in enumerate(fan.results) if raw is not None},
+                fan.left,
+                fan.failure,
+            )
             for i, fan in self.fans.items()
         ]
         children = [(c.key, c.id, msgspec.Raw(c.args), c.ask, c.asked_seq, c.target) for c in self.children.values()]
@@ -425,7 +464,12 @@ class Graph(Decider):
             child = Child(key, id, workflow, bytes(args), ask, asked_seq)
             child.target = target
             self.children[key] = child
-        by_key: dict[str, Any] = {**{node.name: self.spec.tasks.get(node.name) or self.spec.workflows.get(node.task) for node in self.plan.nodes}}
+        by_key: dict[str, Any] = {
+            **{
+                node.name: self.spec.tasks.get(node.name) or self.spec.workflows.get(node.task)
+                for node in self.plan.nodes
+            }
+        }
         for owed in snap.owed:
             spec = by_key[owed.key.partition("[")[0]]
             self.owed.append((owed, spec.compensate, spec))

@@ -209,7 +209,9 @@ def _refuse_as_completed(coro: Any) -> None:
             return
         if frame.f_code.co_name in {"as_completed", "__init__"}:
             coro.close()
-            raise NotDurable("as_completed of bare coroutines", "asyncio.as_completed([asyncio.create_task(c) for c in ...])")
+            raise NotDurable(
+                "as_completed of bare coroutines", "asyncio.as_completed([asyncio.create_task(c) for c in ...])"
+            )
         frame = frame.f_back
 
 

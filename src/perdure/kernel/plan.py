@@ -68,5 +68,3 @@ def plan_of(spec: WorkflowSpec) -> Plan:
     if plan is None:
         plan = _plans[spec] = Plan(spec.graph)
     return plan
-
-

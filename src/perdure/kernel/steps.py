@@ -55,7 +55,9 @@ class NodeStep:
         "item", "key", "node", "spec", "values",
     )  # fmt: skip
 
-    def __init__(self, key: str, spec: TaskSpec, args: bytes, values: tuple[Any, ...] | None, node: int, item: int) -> None:  # noqa: PLR0917
+    def __init__(
+        self, key: str, spec: TaskSpec, args: bytes, values: tuple[Any, ...] | None, node: int, item: int
+    ) -> None:  # noqa: PLR0917
         self.key, self.spec, self.args, self.values = key, spec, args, values
         self.node, self.item = node, item
         self.ask = self.asked_seq = self.asked_at = 0

@@ -92,11 +92,15 @@ class Advance:
             decider.on(fact, run.seq)
         except Blocked:
             watchdog.what = None
-            decider.trouble = Trouble("blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s")
+            decider.trouble = Trouble(
+                "blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s"
+            )
         watchdog.what = None
         if watchdog.fired and watchdog.fired == watchdog.serial:
             watchdog.fired = 0
-            decider.trouble = Trouble("blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s")
+            decider.trouble = Trouble(
+                "blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s"
+            )
         self.follow(run)
 
     def follow(self, run: LiveRun) -> None:
@@ -130,7 +134,9 @@ class Advance:
     def attention(self, run: LiveRun, cause: str, reason: str, step: str = "") -> None:
         """The run cannot go on by itself: say so in its history, and let it leave memory."""
         asked = run.decider
-        self.write(run, f.AttentionSet(self.at(run), asked.asked_n, asked.asked_h, cause, reason, step, run.spec.definition))  # type: ignore[arg-type]
+        self.write(
+            run, f.AttentionSet(self.at(run), asked.asked_n, asked.asked_h, cause, reason, step, run.spec.definition)
+        )  # type: ignore[arg-type]
         run.life = Life.ATTENTION
         run.outcome = encode_json(Outcome(reason=reason, cause=cause, step=step or None))
         for key in list(asked.open):
@@ -172,14 +178,31 @@ class Advance:
             elif isinstance(command, StartChild):
                 self.pending.append(self.child_start(run, command))
             elif isinstance(command, CancelChild):
-                self.send(m.Cancel(run=command.child, at=self.now, request=f"{run.id}:{command.child}:cancel", reason=command.reason))
+                self.send(
+                    m.Cancel(
+                        run=command.child,
+                        at=self.now,
+                        request=f"{run.id}:{command.child}:cancel",
+                        reason=command.reason,
+                    )
+                )
             elif isinstance(command, SendSignal):
-                self.send(m.Signal(run=command.run, at=self.now, request=command.ordinal, name=command.name, value=msgspec.Raw(command.value)))
+                self.send(
+                    m.Signal(
+                        run=command.run,
+                        at=self.now,
+                        request=command.ordinal,
+                        name=command.name,
+                        value=msgspec.Raw(command.value),
+                    )
+                )
 
     def child_start(self, run: LiveRun, command: StartChild) -> m.Start:
         """The message that starts a child; its id is derived, so that sending it twice is sending it once."""
         from_parent = run.decider
-        seed = int.from_bytes(f.chain(from_parent.seed.to_bytes(8, "little"), command.child.encode())[:8], "little") >> 1
+        seed = (
+            int.from_bytes(f.chain(from_parent.seed.to_bytes(8, "little"), command.child.encode())[:8], "little") >> 1
+        )
         return m.Start(
             run=command.child, at=self.now, workflow=command.workflow.name, version=command.workflow.version,
             definition=command.workflow.definition, input=msgspec.Raw(command.input), input_hash=b"", seed=seed,
@@ -296,7 +319,12 @@ class Advance:
 
     def signal(self, run: LiveRun, message: m.Signal) -> None:
         decider = run.decider
-        self.record(run, f.SignalReceived(self.at(run, message.at), decider.asked_n, decider.asked_h, message.name, message.value, message.request))
+        self.record(
+            run,
+            f.SignalReceived(
+                self.at(run, message.at), decider.asked_n, decider.asked_h, message.name, message.value, message.request
+            ),
+        )
 
     def cancel(self, run: LiveRun, message: m.Cancel) -> None:
         decider = run.decider
@@ -304,7 +332,14 @@ class Advance:
             return
         self.record(
             run,
-            f.CancelRequested(self.at(run, message.at), decider.asked_n, decider.asked_h, message.reason, message.request, message.force),
+            f.CancelRequested(
+                self.at(run, message.at),
+                decider.asked_n,
+                decider.asked_h,
+                message.reason,
+                message.request,
+                message.force,
+            ),
         )
 
     def child_done(self, run: LiveRun, message: m.ChildDone) -> None:
@@ -327,10 +362,16 @@ class Advance:
         decider = run.decider
         step = decider.open.get(message.step)
         if step is None:
-            raise WrongState(f"run {run.id} has no open step {message.step!r}; open are: {', '.join(decider.open) or 'none'}")
+            raise WrongState(
+                f"run {run.id} has no open step {message.step!r}; open are: {', '.join(decider.open) or 'none'}"
+            )
         if message.how == "result":
             step.spec.result.decode(message.result)
-        failure = Failure("perdure.Resolved", f"failed by {message.by or 'hand'}", step=message.step) if message.how == "fail" else None
+        failure = (
+            Failure("perdure.Resolved", f"failed by {message.by or 'hand'}", step=message.step)
+            if message.how == "fail"
+            else None
+        )
         self.work.abandons.append((run.id, message.step))
         self.record(
             run,
@@ -407,7 +448,12 @@ class Advance:
         for step in steps:
             if step.spec.at_most_once or step.key in run.marked:
                 step.intent = True
-                self.write(run, f.IntentRecorded(self.at(run), decider.asked_n, decider.asked_h, step.key, step.attempt, self.epoch, step.ask))
+                self.write(
+                    run,
+                    f.IntentRecorded(
+                        self.at(run), decider.asked_n, decider.asked_h, step.key, step.attempt, self.epoch, step.ask
+                    ),
+                )
         self.work.begins.append((run, steps))
 
 

@@ -197,7 +197,9 @@ class Desk:
             raise RunFailed(row.id, outcome.failure or Failure("perdure.RunFailed", "it failed"))
         if row.life is Life.CANCELLED:
             raise RunCancelled(row.id, outcome.reason or "")
-        raise NeedsAttention(row.id, outcome.reason or "", WAYS.replace("RUN", row.id).replace("STEP", outcome.step or "STEP"))
+        raise NeedsAttention(
+            row.id, outcome.reason or "", WAYS.replace("RUN", row.id).replace("STEP", outcome.step or "STEP")
+        )
 
     # --- asking for change ---------------------------------------------------------------------------------
 
@@ -208,7 +210,9 @@ class Desk:
             raise BadCall(f"signal name {str(name)[:60]!r}: 1 to 200 characters")
         await self._ask(m.Signal(run=check_id(run_id), name=name, value=msgspec.Raw(raw)), request_id)
 
-    async def cancel(self, run_id: str, reason: str = "", *, force: bool = False, request_id: str | None = None) -> None:
+    async def cancel(
+        self, run_id: str, reason: str = "", *, force: bool = False, request_id: str | None = None
+    ) -> None:
         """See `Handle.cancel`."""
         await self._ask(m.Cancel(run=check_id(run_id), reason=str(reason)[:1000], force=force), request_id)
 
@@ -237,7 +241,9 @@ class Desk:
         return Handle(self, new)
 
     async def _ask(self, message: m.Message, request_id: str | None) -> Any:
-        message.request = check_id(request_id, "request id") if request_id is not None else f"r-{self.clock.chance():032x}"
+        message.request = (
+            check_id(request_id, "request id") if request_id is not None else f"r-{self.clock.chance():032x}"
+        )
         return await self.send(message, repeated=request_id is not None)
 
 

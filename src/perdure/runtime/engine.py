@@ -63,7 +63,9 @@ class Engine(Desk):
         for task in (self._sweeping, self.loader.task):
             if task is not None:
                 task.cancel()
-        await asyncio.gather(*(task for task in (self._sweeping, self.loader.task) if task is not None), return_exceptions=True)
+        await asyncio.gather(
+            *(task for task in (self._sweeping, self.loader.task) if task is not None), return_exceptions=True
+        )
         node.watchdog.stop()
         if node.alarm is not None:
             node.alarm.cancel()

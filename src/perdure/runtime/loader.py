@@ -90,7 +90,9 @@ class Loader:
         answers = await store.answers(requests) if requests else {}
         loaded = {one.row.id: one for one in await store.load(list(group), snapshot=True)}
         histories = {run_id: self._decoded(one) for run_id, one in loaded.items()}
-        hashes = {h for history in histories.values() if not isinstance(history, PerdureError) for h in blobs_of(history)}
+        hashes = {
+            h for history in histories.values() if not isinstance(history, PerdureError) for h in blobs_of(history)
+        }
         blobs = await store.blobs(sorted(hashes)) if hashes else {}
         children = await self._children(loaded)
         until = node.clock.monotonic() + SLICE_S
@@ -137,7 +139,9 @@ class Loader:
 
     # --- one run -------------------------------------------------------------------------------------
 
-    async def _one(self, run_id: str, one: Loaded | None, history: Any, entries: list[Any], children: dict[str, RunRow]) -> None:
+    async def _one(
+        self, run_id: str, one: Loaded | None, history: Any, entries: list[Any], children: dict[str, RunRow]
+    ) -> None:
         node = self.node
         present = node.advance.runs.get(run_id)
         if present is not None and present.life is Life.LIVE:
@@ -184,7 +188,9 @@ class Loader:
             elif isinstance(message, m.Fork):
                 self.node.refuse(entry, IdInUse(row.id, row.workflow))
             else:
-                self.node.refuse(entry, WrongState(f"run {row.id} has ended ({row.status}): nothing more can be asked of it"))
+                self.node.refuse(
+                    entry, WrongState(f"run {row.id} has ended ({row.status}): nothing more can be asked of it")
+                )
         self.node.wake()
 
     def _started(self, entry: Item, message: m.Start, row: RunRow) -> None:
@@ -305,7 +311,9 @@ class Loader:
             else:
                 self.kept_back.add(row.id)
 
-    def _needs_attention(self, run: LiveRun, row: RunRow, cause: str, reason: str, step: str, entries: list[Any]) -> None:
+    def _needs_attention(
+        self, run: LiveRun, row: RunRow, cause: str, reason: str, step: str, entries: list[Any]
+    ) -> None:
         advance = self.node.advance
         log.warning("run %s needs attention: %s", run.id, reason)
         run.decider.drop()
@@ -414,10 +422,17 @@ class Loader:
             return
         advance = node.advance
         if self.suspects.condemned(run.id):
-            advance.attention(run, "suspect", "its steps were begun alone in three starts, and each time the engine died within a minute", due[0])
+            advance.attention(
+                run,
+                "suspect",
+                "its steps were begun alone in three starts, and each time the engine died within a minute",
+                due[0],
+            )
             return
         run.marked = set(due)
-        advance.record(run, f.RunRecovered(advance.at(run), decider.asked_n, decider.asked_h, node.epoch, self.name, due[:1000]))
+        advance.record(
+            run, f.RunRecovered(advance.at(run), decider.asked_n, decider.asked_h, node.epoch, self.name, due[:1000])
+        )
         for key in due:
             step = decider.open[key]
             if step.spec.at_most_once and step.intent:
@@ -425,7 +440,9 @@ class Loader:
                 if step.spec.probe is not None:
                     advance.begin_probe(run, step)
                 else:
-                    advance.attention(run, "outcome_unknown", f"step {key} may have begun before its node died, and has no probe", key)
+                    advance.attention(
+                        run, "outcome_unknown", f"step {key} may have begun before its node died, and has no probe", key
+                    )
                     return
         self.suspects.carried(run)
 
@@ -458,5 +475,3 @@ def child_done(row: RunRow, key: str) -> m.ChildDone:
 
 def _time(entry: Any) -> int:
     return entry.message.at if isinstance(entry, Item) else 1 << 62
-
-

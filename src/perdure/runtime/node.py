@@ -175,7 +175,12 @@ class Node:
                 self._fold_start(item, message)
                 return
             run = advance.runs.get(message.run)
-            if run is None or run.life is not Life.LIVE or item.asked_before or not isinstance(message, m.Signal | m.Cancel | m.ChildDone):
+            if (
+                run is None
+                or run.life is not Life.LIVE
+                or item.asked_before
+                or not isinstance(message, m.Signal | m.Cancel | m.ChildDone)
+            ):
                 advance.work.entries.pop()
                 self.on_load(message.run, item)
                 return
@@ -322,7 +327,13 @@ class Node:
                 if step.key not in run.decider.open or (not probing and step.due is not None):
                     continue
                 there = running.get((run.id, step.key))
-                if there is not None and there.number == step.attempt and there.epoch == epoch and not there.left and not probing:
+                if (
+                    there is not None
+                    and there.number == step.attempt
+                    and there.epoch == epoch
+                    and not there.left
+                    and not probing
+                ):
                     there.step = step  # it still runs from before a reload (S14)
                     continue
                 attempt = Attempt(run.id, step, epoch, run.progress.get(step.key) if run.progress else None, pools)
@@ -340,7 +351,9 @@ class Node:
             run.decider.drop()
             work.runs.pop(run, None)
             work.begins = [(other, steps) for other, steps in work.begins if other is not run]
-            work.replies = [(reply, value) for reply, value in work.replies if value != run_id or reply is not item.reply]
+            work.replies = [
+                (reply, value) for reply, value in work.replies if value != run_id or reply is not item.reply
+            ]
             item.asked_before = True
             self.on_load(run_id, item)
 

@@ -292,5 +292,3 @@ class _Driven:
             raise TimeoutError(f"it blocked the event loop for more than {pools.settings.block_max_s:g}s") from None
         finally:
             watchdog.what = None
-
-

@@ -142,7 +142,9 @@ def find_task(job: Job) -> TaskSpec:
         found = getattr(found, part, None)
     if isinstance(found, TaskSpec):
         return found
-    raise PerdureError(f'task {job.task}: pool="process" needs the task at the top of its module; {job.module}:{job.name} is not')
+    raise PerdureError(
+        f'task {job.task}: pool="process" needs the task at the top of its module; {job.module}:{job.name} is not'
+    )
 
 
 def _load(name: str, path: str) -> Any:

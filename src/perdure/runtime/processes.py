@@ -166,5 +166,3 @@ class ProcessPool:
             worker.process.join(1.0)
         self.workers.clear()
         self.idle.clear()
-
-

@@ -26,7 +26,9 @@ class Blocking:
         self._client = await self._enter()
         return self._client
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._client is not None
         await self._client.store.close()
 
@@ -41,7 +43,9 @@ class Blocking:
             raise
         return _Face(self._client, self._call)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._client is not None:
             self._call(self._client.store.close())
         self._close()

@@ -74,7 +74,9 @@ def fill(known: Known, blobs: dict[str, bytes]) -> None:
 
 def effective(known: Known, shape: str) -> Known:
     """The facts that the newest generation stands on: from the last continue, and without what a retry took back."""
-    start = next((i for i in range(len(known) - 1, -1, -1) if isinstance(known[i][1], f.RunContinued | f.RunStarted)), 0)
+    start = next(
+        (i for i in range(len(known) - 1, -1, -1) if isinstance(known[i][1], f.RunContinued | f.RunStarted)), 0
+    )
     kept: list[tuple[int, f.AnyFact]] = []
     for seq, fact in known[start:]:
         if isinstance(fact, f.RunRetried) and shape == "flow":
@@ -96,7 +98,12 @@ def groups(known: Known) -> Iterator[tuple[int, f.AnyFact, tuple[f.Decision, ...
 
 
 def replay(
-    decider: Decider, known: Known, *, copied: int = 0, first: bool = True, trace: dict[int, tuple[int, int]] | None = None
+    decider: Decider,
+    known: Known,
+    *,
+    copied: int = 0,
+    first: bool = True,
+    trace: dict[int, tuple[int, int]] | None = None,
 ) -> None:
     """Feed recorded facts to a decider and compare what it does with what is recorded.
 
@@ -174,7 +181,9 @@ def _difference(decider: Decider, known: Known, seq: int, at: f.AnyFact) -> NonD
         ask = getattr(fact, "ask", None)
         mine = step.ask if step is not None else decider.children[key].ask
         if ask is not None and ask != mine:
-            return NonDeterminism(key, f"{key} with arguments of digest {ask:016x}", f"{key} with other arguments ({mine:016x})", later)
+            return NonDeterminism(
+                key, f"{key} with arguments of digest {ask:016x}", f"{key} with other arguments ({mine:016x})", later
+            )
     recorded = f"{at.asked_n} things in all (digest {at.asked_h:016x})"
     return NonDeterminism("(in flight)", recorded, f"{decider.asked_n} (digest {decider.asked_h:016x}): {wanted}", seq)
 
@@ -189,7 +198,13 @@ def _wanted(decider: Decider) -> str:
 
 def _decided_otherwise(seq: int, decided: Sequence[f.Decision], expected: Sequence[f.Decision]) -> NonDeterminism:
     def say(facts: Sequence[f.Decision]) -> str:
-        return ", ".join(f"{type(fact).__struct_config__.tag} {getattr(fact, 'key', getattr(fact, 'id', ''))}".strip() for fact in facts) or "nothing"
+        return (
+            ", ".join(
+                f"{type(fact).__struct_config__.tag} {getattr(fact, 'key', getattr(fact, 'id', ''))}".strip()
+                for fact in facts
+            )
+            or "nothing"
+        )
 
     return NonDeterminism("(decisions)", say(expected), say(decided), seq)
 

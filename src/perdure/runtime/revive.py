@@ -51,7 +51,9 @@ class Revive:
                 raise WrongState(f"run {row.id} has completed: there is nothing to retry; fork it to run it again")
             one, known = await self._whole(row.id)
             run = self._made(one)
-            fact = f.RunRetried(0, 0, 0, row.generation + 1, keep_until(known), message.by, message.why, message.request)
+            fact = f.RunRetried(
+                0, 0, 0, row.generation + 1, keep_until(known), message.by, message.why, message.request
+            )
             kept = [*known, (row.seq + 1, fact)]
             self._replayed(run, effective(kept, run.decider.shape), last=row.seq + 1)
             self._join(run, known, item, fact)
@@ -116,7 +118,12 @@ class Revive:
             if isinstance(message, m.Resolve) and message.step not in run.decider.open:
                 open_now = ", ".join(run.decider.open) or "none"
                 raise WrongState(f"run {run.id} has no open step {message.step!r}; open are: {open_now}")
-            self._join(run, known, item, f.RunResumed(0, 0, 0, by, why, message.request if isinstance(message, m.Retry) else ""))
+            self._join(
+                run,
+                known,
+                item,
+                f.RunResumed(0, 0, 0, by, why, message.request if isinstance(message, m.Retry) else ""),
+            )
             run.definition = run.spec.definition
             if not isinstance(message, m.Retry):
                 run.requests.discard(message.request)
@@ -166,7 +173,9 @@ class Revive:
                 kept.pop()
             start = kept[0][1]
             assert isinstance(start, f.RunStarted)
-            start = msgspec.structs.replace(start, fork_of=start.fork_of or message.origin, fork_at=kept[-1][0], parent="", parent_key="")
+            start = msgspec.structs.replace(
+                start, fork_of=start.fork_of or message.origin, fork_at=kept[-1][0], parent="", parent_key=""
+            )
             kept[0] = (1, start)
             spec = node.advance.catalogue.workflow(one.row.workflow, one.row.version)
             if spec is None:

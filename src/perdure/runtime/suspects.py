@@ -79,7 +79,12 @@ class Suspects:
     def _committed(self, work: Work) -> None:
         if self.note.outcomes or not self.note.carried:
             return
-        if any(run.marked and attempt.key in run.marked for attempt in work.attempts for run in work.runs if run.id == attempt.run_id):
+        if any(
+            run.marked and attempt.key in run.marked
+            for attempt in work.attempts
+            for run in work.runs
+            if run.id == attempt.run_id
+        ):
             self.note.outcomes += 1
             self._write()
             self._release()

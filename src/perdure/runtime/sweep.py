@@ -56,7 +56,11 @@ class Sweep:
         swept = 0.0
         while True:
             try:
-                if self.hint.is_set() or node.store.changed() or node.clock.monotonic() - swept >= settings.sweep_every_s:
+                if (
+                    self.hint.is_set()
+                    or node.store.changed()
+                    or node.clock.monotonic() - swept >= settings.sweep_every_s
+                ):
                     self.hint.clear()
                     await self._inbox()
                     if node.clock.monotonic() - swept >= settings.sweep_every_s:
@@ -97,7 +101,11 @@ class Sweep:
         rows = await self.node.store.find(Query(life=(Life.LIVE,), due_before=now, order="due", limit=PAGE))
         fresh = 0
         for row in rows:
-            if row.id not in self.node.advance.runs and row.id not in self.loader.unserved and row.id not in self.loader.wanted:
+            if (
+                row.id not in self.node.advance.runs
+                and row.id not in self.loader.unserved
+                and row.id not in self.loader.wanted
+            ):
                 fresh += 1
                 self.loader(row.id, None)
         if len(rows) < PAGE or not fresh:

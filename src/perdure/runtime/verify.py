@@ -28,10 +28,14 @@ async def verify_run(store: Store, catalogue: Catalogue, settings: Settings, run
     return audit(await _subject(store, catalogue, settings, found[0], await _inbox(store)))
 
 
-async def _subject(store: Store, catalogue: Catalogue, settings: Settings, one: Loaded, inbox: Sequence[InboxRow]) -> Subject:
+async def _subject(
+    store: Store, catalogue: Catalogue, settings: Settings, one: Loaded, inbox: Sequence[InboxRow]
+) -> Subject:
     row = one.row
     known = decode(one.facts)
-    facts = [f.Recorded(seq, body, digest, fact) for (seq, body, digest), (_, fact) in zip(one.facts, known, strict=True)]
+    facts = [
+        f.Recorded(seq, body, digest, fact) for (seq, body, digest), (_, fact) in zip(one.facts, known, strict=True)
+    ]
     ids = {fact.child for _, fact in known if isinstance(fact, f.ChildEnded)} | set(row.wait.children)
     rows = await _rows(store, [*ids, *([row.parent] if row.parent else [])])
     spec = catalogue.workflow(row.workflow, row.version)

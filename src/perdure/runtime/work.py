@@ -54,7 +54,19 @@ class Work:
     Units: `size` bytes of fact bodies.
     """
 
-    __slots__ = ("abandons", "attempts", "batch", "begins", "entries", "loads", "replies", "runs", "size", "solo", "starts")
+    __slots__ = (
+        "abandons",
+        "attempts",
+        "batch",
+        "begins",
+        "entries",
+        "loads",
+        "replies",
+        "runs",
+        "size",
+        "solo",
+        "starts",
+    )
 
     def __init__(self) -> None:
         self.batch = Batch()

@@ -92,7 +92,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
                 values[field.name] = text
         unknown = given.keys() - {field.name for field in msgspec.structs.fields(cls)}
         if unknown:
-            raise BadCall(f"unknown setting {sorted(unknown)[0]!r}")
+            raise BadCall(f"unknown setting {min(unknown)!r}")
         values.update((name, value) for name, value in given.items() if value is not None)
         try:
             return msgspec.convert(values, cls, strict=False)

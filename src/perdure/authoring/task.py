@@ -90,7 +90,7 @@ def configured(spec: Task[P, R], options: Mapping[str, Any]) -> Task[P, R]:
     unknown = options.keys() - _OPTIONS
     if unknown:
         raise DefinitionError(
-            f"task {spec.name}: no option {sorted(unknown)[0]!r}; there are {', '.join(sorted(_OPTIONS))}"
+            f"task {spec.name}: no option {min(unknown)!r}; there are {', '.join(sorted(_OPTIONS))}"
         )
     changed: dict[str, Any] = {field: getattr(spec, field) for field in TaskSpec.__struct_fields__}
     for key, value in options.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perdure.kernel.audit_report import Check
 from perdure.kernel.audit_subject import View
-from perdure.kernel.fold import STEP_FACTS, UNDO, ends_step, undo_targets
+from perdure.kernel.fold import ELEMENT, STEP_FACTS, UNDO, ends_step, undo_targets
 from perdure.model import fact as f
 
 
@@ -21,6 +21,8 @@ def _outcomes(view: View) -> Check:
             if not isinstance(fact, STEP_FACTS):
                 continue
             before = ended.get(fact.key)
+            if before is not None and before < era.first and not era.flow and ELEMENT.fullmatch(fact.key):
+                before = None  # an element of a fan-out whose list has changed is made again
             if recorded.seq >= era.first:
                 check.hold(before is None, recorded.seq, f"step {fact.key} had its outcome at fact {before} already")
             if before is None and ends_step(fact):

@@ -64,7 +64,7 @@ def _undone(key: str, state: StepState) -> bool:
 
 def _has_compensation(key: str, state: StepState) -> bool:
     """Whether a step ended so that it must be undone; arguments are kept only where a compensation needs them."""
-    if key.startswith(UNDO) or not any(getattr(recorded.fact, "args", None) is not None for recorded in state.facts):
+    if key.startswith(UNDO) or all(getattr(recorded.fact, "args", f.NULL) == f.NULL for recorded in state.facts):
         return False
     last = state.end.fact if state.end is not None else None
     return state.outcome == "completed" or (isinstance(last, f.AttemptFailed) and last.failure.kind in DOUBTFUL)

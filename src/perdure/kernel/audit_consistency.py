@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from perdure.kernel.audit_report import Check
-from perdure.kernel.audit_subject import UNREPLAYABLE, Digest, ReplayResult, View
+from perdure.kernel.audit_subject import UNREPLAYABLE, Digest, ReplayResult, View, outcome_of
 from perdure.kernel.fold import UNDO, Generation, StepState, undo_targets
 from perdure.model import fact as f
 from perdure.model.run import Outcome, Wait
@@ -75,7 +75,9 @@ def _row(view: View) -> Check:
 
 
 def _said(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return msgspec.json.encode(value).decode(errors="replace") if isinstance(value, Outcome) else str(value)
 
 
 def _row_pairs(view: View) -> Iterator[tuple[str, Any, Any]]:
@@ -85,25 +87,12 @@ def _row_pairs(view: View) -> Iterator[tuple[str, Any, Any]]:
     yield "head", row.head or f.CHAIN_START, folded.head
     yield "generation", row.generation, folded.generation
     yield "having ended", row.ended_at is not None, folded.ended_at is not None
-    yield "outcome", _outcome_of(row.outcome), _canonical(folded.outcome)
+    yield "outcome", outcome_of(row), folded.outcome
     if started is not None:
         yield "workflow", row.workflow, started.workflow
         yield "version", row.version, started.version
         yield "parent", row.parent, started.parent
         yield "parent_key", row.parent_key, started.parent_key
-
-
-def _outcome_of(encoded: bytes | None) -> str | None:
-    if encoded is None:
-        return None
-    try:
-        return _canonical(msgspec.json.decode(encoded, type=Outcome))
-    except msgspec.DecodeError as error:
-        return f"unreadable ({error})"
-
-
-def _canonical(outcome: Outcome | None) -> str | None:
-    return None if outcome is None else msgspec.json.encode(outcome, order="deterministic").decode(errors="replace")
 
 
 def _wait(view: View) -> Check:

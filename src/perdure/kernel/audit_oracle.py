@@ -29,11 +29,15 @@ class End(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What one generation recorded: ends by key, the turns that asked by key, the run's input."""
+    """What one generation recorded: ends by key, the turns that asked by key, the run's input.
+
+    Shape: `unmade` are nodes that failed without an attempt, since their arguments could not be made.
+    """
 
     ends: Mapping[str, End]
     asked: Mapping[str, int]
     input: bytes
+    unmade: frozenset[str] = frozenset()
 
 
 class Problem(NamedTuple):
@@ -88,9 +92,11 @@ class Oracle:
     def _found(self, node: Node) -> End:
         """The node's end as recorded; a fan-out has ended when every element of its list has."""
         end = self.trace.ends.get(node.name)
+        ready = max((self.found[name].seq for name in self.needs[node.name]), default=0)
+        if node.name in self.trace.unmade:
+            return End("failed", ready)
         if end is not None or not node.map:
             return end or End("open", 0)
-        ready = max((self.found[name].seq for name in self.needs[node.name]), default=0)
         keys = [f"{node.name}[{index}]" for index in range(self.size(node))]
         ends = [self.trace.ends.get(key, End("open", 0)) for key in keys]
         if any(self.found[name].state == "open" for name in self.needs[node.name]) and not ends:

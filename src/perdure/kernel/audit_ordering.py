@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from perdure.kernel.audit_oracle import out_of_order
 from perdure.kernel.audit_report import Check
-from perdure.kernel.audit_subject import View
+from perdure.kernel.audit_subject import View, outcome_of
 from perdure.kernel.audit_trace import graph_trace
 from perdure.kernel.fold import Generation
 from perdure.model import fact as f
-from perdure.model.run import RunRow
+from perdure.model.run import Life, Outcome, RunRow
 
 
 def ordering(view: View) -> list[Check]:
@@ -150,11 +150,6 @@ def _children(view: View) -> Check:
             if fact.child in seen:
                 check.add(recorded.seq, f"child run {fact.child} ended at fact {seen[fact.child]} already")
             seen[fact.child] = recorded.seq
-            if (fact.status == "completed") != (fact.result is not None):
-                check.add(
-                    recorded.seq,
-                    f"child run {fact.child} {fact.status}, {'with' if fact.result else 'without'} a result",
-                )
             if fact.child in view.subject.children:
                 _child(view, check, recorded, fact, view.subject.children[fact.child])
     _waiting_children(view, check)
@@ -177,6 +172,8 @@ def _child(view: View, check: Check, recorded: f.Recorded, fact: f.ChildEnded, c
         check.add(seq, f"child run {fact.child} is {child.life.value}, but {fact.status} for its parent")
     elif child.ended_at is not None and child.ended_at > fact.at:
         check.add(seq, f"child run {fact.child} ended after its parent recorded its end")
+    elif child.life is Life.COMPLETED and outcome_of(child) != Outcome(result=fact.result):
+        check.add(seq, f"the result of child run {fact.child} is another in its own row")
 
 
 def _waiting_children(view: View, check: Check) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from perdure.kernel.fold import Folded, Generation, IllegalMove, fold
 from perdure.model import fact as f
 from perdure.model.graph import GraphDefinition
-from perdure.model.run import RunRow, Wait
+from perdure.model.run import Outcome, RunRow, Wait
 
 Digest = tuple[int, int]
 # What only a person or a newer definition can set right: while a run needs attention for it, a replay may fail.
@@ -25,8 +25,9 @@ class ReplayResult(msgspec.Struct, kw_only=True):
            turn to the digest after it, as (`asked_n`, `asked_h`); `keys` maps each step and child asked for to the
            sequence number of the turn that asked; `open` are those still wanted after the last turn (no outcome, not
            given up, not detached); `limits` maps keys to the attempts that their retry policies allow (none for
-           at-most-once steps, which a probe may begin again); `wait` is the decider's after the last turn. What is
-           None was not looked at.
+           at-most-once steps, which a probe may begin again); `unmade` are a graph's nodes that failed without an
+           attempt, since their arguments could not be made; `wait` is the decider's after the last turn. What is None
+           was not looked at.
     """
 
     ok: bool = True
@@ -36,6 +37,7 @@ class ReplayResult(msgspec.Struct, kw_only=True):
     keys: Mapping[str, int] | None = None
     open: frozenset[str] | None = None
     limits: Mapping[str, int] = {}
+    unmade: frozenset[str] = frozenset()
     wait: Wait | None = None
 
 
@@ -59,6 +61,16 @@ class Subject(msgspec.Struct, kw_only=True):
     epochs: frozenset[int] = frozenset()
     acknowledged: frozenset[str] = frozenset()
     answers: Mapping[str, str] = {}
+
+
+def outcome_of(row: RunRow) -> Outcome | str | None:
+    """A row's outcome; as text when it cannot be read."""
+    if row.outcome is None:
+        return None
+    try:
+        return msgspec.json.decode(row.outcome, type=Outcome)
+    except msgspec.DecodeError as error:
+        return f"unreadable ({error})"
 
 
 class View:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from perdure.kernel.audit_report import Violation
-from perdure.kernel.fold import STEP_FACTS, UNDO, IllegalMove, ends_step, move, undo_targets
+from perdure.kernel.fold import ELEMENT, STEP_FACTS, UNDO, IllegalMove, ends_step, move, undo_targets
 from perdure.model import fact as f
 from perdure.model.run import Life
 
@@ -101,13 +101,13 @@ class AuditTail:
         ended, failures, self.ended, self.failures = self.ended, self.failures, {}, {}
         if isinstance(fact, f.RunRetried) and not self.graph:
             self.ended = {key: end for key, end in ended.items() if end.seq <= fact.keep}
-            kept = {key: [at for at in seqs if at <= fact.keep] for key, seqs in failures.items()}
-            self.failures = {key: seqs for key, seqs in kept.items() if seqs}
+            before = {key: [at for at in seqs if at <= fact.keep] for key, seqs in failures.items()}
+            self.failures = {key: seqs for key, seqs in before.items() if seqs}
         elif isinstance(fact, f.RunRetried):
             undone = {target for key, end in ended.items() if end.completed for target in undo_targets(key)}
-            self.ended = {
-                k: end for k, end in ended.items() if end.completed and k not in undone and not k.startswith(UNDO)
-            }
+            kept = (k for k, end in ended.items() if end.completed and k not in undone and not k.startswith(UNDO))
+            # An element of a fan-out is made again when its list has changed, which is not seen here.
+            self.ended = {key: ended[key] for key in kept if not ELEMENT.fullmatch(key)}
 
     def _epoch_and_request(self, found: list[Violation], seq: int, fact: f.AnyFact) -> None:
         epoch = getattr(fact, "epoch", self.epoch)

@@ -22,7 +22,9 @@ def graph_trace(view: View, era: Generation) -> Trace:
             if seq is not None and recorded.seq >= era.first:
                 asked[key] = min(seq, asked.get(key, seq))
     started = view.folded.started
-    return Trace(ends, asked, bytes(started.input) if started is not None else b"null")
+    replay = view.subject.replay if era is view.last else None
+    given = bytes(started.input) if started is not None else b"null"
+    return Trace(ends, asked, given, frozenset() if replay is None else replay.unmade)
 
 
 def _end(view: View, state: StepState, recorded: f.Recorded) -> End:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import msgspec
 
 from perdure.kernel.attempt import DOUBTFUL
-from perdure.kernel.steps import UNDO, Child, Undo
+from perdure.kernel.steps import Child, Undo
 from perdure.model import fact as f
 from perdure.model.command import Abandon, Activity, CancelChild, Command
 from perdure.model.failure import Failure
@@ -132,6 +132,10 @@ class Decider:
     def next_timer(self) -> tuple[int, str] | None:
         """The earliest timer: when it is due, and its key."""
         return None
+
+    def only_steps(self) -> bool:
+        """Whether the run waits for nothing but steps that are due or in an attempt: the common case, told cheaply."""
+        return not self.retries and not self.children and self.intent is None
 
     def wait(self) -> Wait:
         """What the run waits for, derived."""

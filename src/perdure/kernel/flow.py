@@ -439,6 +439,9 @@ class Flow(Decider, FlowLoop):
         timer = self.top_timer()
         return None if timer is None else (timer.due, timer.key)
 
+    def only_steps(self) -> bool:
+        return not self._timers and not self._waiters and not self.retries and not self.children and self.intent is None
+
     def _signals_wanted(self) -> tuple[str, ...]:
         if not self._waiters:
             return ()

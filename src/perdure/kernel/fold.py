@@ -17,6 +17,7 @@ from perdure.model import fact as f
 from perdure.model.run import Life, Outcome
 
 UNDO: Final = "undo:"
+ELEMENT: Final = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
 _OF_GENERATION: Final = re.compile(r"(.*)@(\d+)", re.DOTALL)
 
 MOVES: Final[Mapping[tuple[Life, type[f.Fact]], Life]] = MappingProxyType(
@@ -205,9 +206,23 @@ def generations(facts: Iterable[f.Recorded], *, graph: bool = False) -> list[Gen
         elif isinstance(fact, f.RunRetried):
             eras.append(_retried(eras[-1], recorded, fact, flow=not graph))
         else:
-            eras[-1].facts.append(recorded)
-            fold_step(eras[-1].steps, recorded)
+            _belongs(eras[-1], recorded)
     return eras
+
+
+def _belongs(era: Generation, recorded: f.Recorded) -> None:
+    """Fold a fact into the generation that it was recorded in."""
+    era.facts.append(recorded)
+    if era.kept and isinstance(recorded.fact, STEP_FACTS) and remade(era, recorded.fact.key):
+        del era.steps[recorded.fact.key]
+    fold_step(era.steps, recorded)
+
+
+def remade(era: Generation, key: str) -> bool:
+    """Whether this is a kept element of a fan-out, which is made again when its list has changed."""
+    state = era.steps.get(key)
+    kept = not era.flow and state is not None and state.end is not None and state.end.seq < era.first
+    return kept and ELEMENT.fullmatch(key) is not None
 
 
 def _retried(old: Generation, recorded: f.Recorded, fact: f.RunRetried, *, flow: bool) -> Generation:

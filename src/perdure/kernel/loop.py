@@ -54,7 +54,6 @@ class FlowLoop(asyncio.AbstractEventLoop):
         if not ready:
             return
         outer = events._get_running_loop()
-        events._set_running_loop(None)
         events._set_running_loop(self)
         try:
             take = ready.popleft
@@ -161,7 +160,6 @@ class FlowLoop(asyncio.AbstractEventLoop):
     def close_coroutine(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Close a coroutine so that its cleanup can ask for nothing; what it raises then is of no account."""
         outer = events._get_running_loop()
-        events._set_running_loop(None)
         events._set_running_loop(self)
         try:
             coro.close()

@@ -12,7 +12,7 @@ from perdure.model.payload import Shape, Signature
 from perdure.model.task import TaskSpec
 
 
-class WorkflowSpec(msgspec.Struct, kw_only=True, eq=False):
+class WorkflowSpec(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     """What the engine knows of a workflow.
 
     Shape: `definition` is the hash of a flow's source or a graph's data: it informs, replay decides (S23).

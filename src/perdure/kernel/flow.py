@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 from hashlib import blake2b
 from typing import Any, ClassVar, NamedTuple, NoReturn
@@ -18,14 +18,16 @@ import msgspec
 from perdure.authoring.ambient import current
 from perdure.errors import BadArgument, Dropped, NotDurable, PerdureError, RunFailed, StepFailed, UnknownWorkflow
 from perdure.kernel.decider import MASK64, Catalogue, Decider, Intent, Trouble, restore_owed
+from perdure.kernel.failures import declared, failure_of
 from perdure.kernel.futures import ChildStep, FlowFuture, FlowTask, Step
 from perdure.kernel.loop import EndlessTurn, FlowLoop
 from perdure.kernel.steps import Child
+from perdure.kernel.variables import Sent, Variables
 from perdure.model import fact as f
 from perdure.model.command import SendSignal, StartChild
 from perdure.model.failure import Failure
 from perdure.model.ids import child_id
-from perdure.model.payload import Shape, rebuild_exception
+from perdure.model.payload import Shape
 from perdure.model.task import TaskSpec
 from perdure.model.workflow import WorkflowSpec
 
@@ -46,43 +48,7 @@ class ContinueAsNew(BaseException):
         self.input = input
 
 
-class Variables(MutableMapping[str, Any]):
-    """A flow's variables, kept as decoded JSON values; writes are ignored once the flow has left memory."""
-
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
-        self.values: dict[str, Any] = {}
-
-    def __getitem__(self, key: str) -> Any:
-        return self.values[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        if not isinstance(key, str):
-            raise BadArgument(f"variables[{key!r}]: a name is text")
-        if not self._flow.dropped:
-            self.values[key] = _VARIABLE.round(value, self._flow.limits.payload)[1]
-
-    def __delitem__(self, key: str) -> None:
-        if not self._flow.dropped:
-            del self.values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
-class Sent:
-    """What `signal_run` returns: it was sent with this turn; awaiting it is allowed."""
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
-
-
-_VARIABLE = Shape(Any, "variable")
-_SENT = Shape(Any, "value of a signal")
+SIGNAL_VALUE = Shape(Any, "value of a signal")
 
 
 class Flow(Decider, FlowLoop):
@@ -378,7 +344,7 @@ class Flow(Decider, FlowLoop):
     def signal_run(self, run_id: str, name: str, value: Any) -> Sent:
         if self.dropped:
             raise Dropped
-        raw = _SENT.encode(value, self.limits.payload)
+        raw = SIGNAL_VALUE.encode(value, self.limits.payload)
         key = self._key(f"send:{name}")
         self._asked(b"send", f"{key}>{run_id}", raw)
         self.commands.append(SendSignal(run_id, name, raw, f"{self.run_id}:{self.generation}:{key}"))
@@ -480,37 +446,3 @@ class Flow(Decider, FlowLoop):
         f.SignalReceived: _on_signal,
         f.CancelRequested: _on_cancel,
     }
-
-
-def declared(spec: TaskSpec, failure: Failure) -> BaseException | None:
-    """The declared exception that a failure stands for, rebuilt from data; None where it is not declared."""
-    if failure.data == f.NULL:
-        return None
-    for kind in spec.raises:
-        if type_name(kind) == failure.type:
-            return rebuild_exception(kind, failure.data)
-    return None
-
-
-def type_name(kind: type[BaseException]) -> str:
-    """An exception's qualified name as failures hold it."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def failure_of(error: BaseException | None) -> Failure:
-    """What made a flow fail, as data: a step's own failure, or the exception that left its code."""
-    if isinstance(error, StepFailed | RunFailed):
-        return error.failure
-    assert error is not None
-    return Failure(type_name(type(error)), str(error)[:4_000], where=_where(error))
-
-
-def _where(error: BaseException) -> str:
-    """The last lines of the traceback, as `file:line in function`."""
-    places = []
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
-        trace = trace.tb_next
-    return "\n".join(places[-8:])

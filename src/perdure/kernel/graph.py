@@ -6,7 +6,7 @@ Shape of keys: a node's step is known by the node's name; a mapped node's elemen
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
@@ -14,28 +14,17 @@ import msgspec
 from perdure.errors import BadArgument, PerdureError
 from perdure.kernel.arguments import NULL, Values
 from perdure.kernel.decider import Catalogue, Decider, Intent, Trouble
-from perdure.kernel.flow import Limits, failure_of
+from perdure.kernel.failures import failure_of
+from perdure.kernel.flow import Limits
 from perdure.kernel.plan import plan_of
-from perdure.kernel.steps import Child, NodeStep
+from perdure.kernel.snapshot import restore, take
+from perdure.kernel.steps import FAILED, OPEN, SKIPPED, SUCCEEDED, WAITING, Child, Fan, NodeStep
 from perdure.model import fact as f
 from perdure.model.command import StartChild
 from perdure.model.failure import Failure
 from perdure.model.graph import Node
 from perdure.model.ids import child_id
 from perdure.model.workflow import WorkflowSpec
-
-WAITING, OPEN, SUCCEEDED, FAILED, SKIPPED = range(5)
-
-
-class Fan:
-    """A mapped node's elements. Shape: `results` by element, None while open or failed; `left` are not ended."""
-
-    __slots__ = ("failure", "left", "results")
-
-    def __init__(self, count: int) -> None:
-        self.results: list[bytes | None] = [None] * count
-        self.left = count
-        self.failure: Failure | None = None
 
 
 class Graph(Decider):
@@ -386,93 +375,12 @@ class Graph(Decider):
     # --- snapshots -----------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes | None:
-        """The fold as bytes; None while it settles, when there is none."""
-        if self.intent is not None or self.ended or self.steps_generation != 1:
-            return None
-        steps = [
-            (
-                s.key,
-                s.node,
-                s.item,
-                s.attempt,
-                s.forgiven,
-                s.due,
-                s.intent,
-                s.asked_seq,
-                s.asked_at,
-                msgspec.Raw(s.args),
-                s.ask,
-            )
-            for s in self.open.values()
-        ]
-        fans = [
-            (
-                i,
-                len(fan.results),
-                {k: msgspec.Raw(raw) for k, raw in enumerate(fan.results) if raw is not None},
-                fan.left,
-                fan.failure,
-            )
-            for i, fan in self.fans.items()
-        ]
-        children = [(c.key, c.id, msgspec.Raw(c.args), c.ask, c.asked_seq, c.target) for c in self.children.values()]
-        return msgspec.json.encode(
-            _Snapshot(
-                self.seed, self.depth, self.now, self.asked_n, self.asked_h, bytes(self.states),
-                {i: msgspec.Raw(raw) for i, raw in enumerate(self.results) if raw is not None},
-                {name: msgspec.Raw(raw) for name, raw in self.inputs.items()},
-                self.failures, steps, fans, children, [owed for owed, _, _ in self.owed],
-            )
-        )  # fmt: skip
+        """The fold as bytes; None in a later generation or while it settles, when there is none."""
+        return None if self.intent is not None or self.ended or self.steps_generation != 1 else take(self)
 
     def restore(self, body: bytes) -> None:
         """Take up a snapshot in place of the facts that it stands for."""
-        snap = msgspec.json.decode(body, type=_Snapshot)
-        self.seed, self.depth, self.now = snap.seed, snap.depth, snap.now
-        self.asked_n, self.asked_h = snap.asked_n, snap.asked_h
-        self.inputs.update((name, bytes(raw)) for name, raw in snap.inputs.items())
-        self.failures = dict(snap.failures)
-        for i, state in enumerate(snap.states):
-            self.states[i] = state
-            if state > OPEN:
-                self.unended -= 1
-                for k in self.plan.feeds[i]:
-                    self.left[k] -= 1
-                    self.good[k] += state == SUCCEEDED
-        for i, raw in snap.results.items():
-            self.results[i] = bytes(raw)
-        for i, count, results, left, failure in snap.fans:
-            fan = self.fans[i] = Fan(count)
-            for k, raw in results.items():
-                fan.results[k] = bytes(raw)
-            fan.left, fan.failure = left, failure
-        self._restore_steps(snap)
-
-    def _restore_steps(self, snap: _Snapshot) -> None:
-        for key, node, item, attempt, forgiven, due, intent, asked_seq, asked_at, args, ask in snap.steps:
-            step = NodeStep(key, self.spec.tasks[self.plan.nodes[node].name], bytes(args), None, node, item)
-            step.attempt, step.forgiven, step.due, step.intent = attempt, forgiven, due, intent
-            step.asked_seq, step.asked_at, step.ask = asked_seq, asked_at, ask
-            self.open[key] = step
-            if due is None:
-                self.fresh[key] = step
-            else:
-                self.retries.append((due, key))
-        self.retries.sort()
-        for key, id, args, ask, asked_seq, target in snap.children:
-            workflow = self.spec.workflows[self.plan.nodes[target].task]
-            child = Child(key, id, workflow, bytes(args), ask, asked_seq)
-            child.target = target
-            self.children[key] = child
-        by_key: dict[str, Any] = {
-            **{
-                node.name: self.spec.tasks.get(node.name) or self.spec.workflows.get(node.task)
-                for node in self.plan.nodes
-            }
-        }
-        for owed in snap.owed:
-            spec = by_key[owed.key.partition("[")[0]]
-            self.owed.append((owed, spec.compensate, spec))
+        restore(self, body)
 
     _fold: ClassVar[dict[type[f.Fact], Callable[[Any, Any], None]]] = {
         **Decider._fold,
@@ -487,19 +395,3 @@ class Graph(Decider):
         f.SignalReceived: Decider._on_note,
         **dict.fromkeys(f.ENDS, Decider._on_note),
     }
-
-
-class _Snapshot(msgspec.Struct, array_like=True):
-    seed: int
-    depth: int
-    now: int
-    asked_n: int
-    asked_h: int
-    states: bytes
-    results: dict[int, msgspec.Raw]
-    inputs: dict[str, msgspec.Raw]
-    failures: dict[int, Failure]
-    steps: Sequence[tuple[str, int, int, int, int, int | None, bool, int, int, msgspec.Raw, int]]
-    fans: Sequence[tuple[int, int, dict[int, msgspec.Raw], int, Failure | None]]
-    children: Sequence[tuple[str, str, msgspec.Raw, int, int, int]]
-    owed: list[f.Owed]

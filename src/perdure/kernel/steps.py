@@ -6,10 +6,13 @@ from typing import Any
 
 from perdure.model import fact as f
 from perdure.model.command import UNKNOWN
+from perdure.model.failure import Failure
 from perdure.model.task import TaskSpec
 from perdure.model.workflow import WorkflowSpec
 
 UNDO = "undo:"
+# How a graph's node stands.
+WAITING, OPEN, SUCCEEDED, FAILED, SKIPPED = range(5)
 
 
 class Child:
@@ -68,3 +71,14 @@ class NodeStep:
     def inputs(self) -> tuple[Any, ...]:
         values, self.values = self.values, None
         return self.spec.signature.unpack(self.args) if values is None else values
+
+
+class Fan:
+    """A mapped node's elements. Shape: `results` by element, None while open or failed; `left` are not ended."""
+
+    __slots__ = ("failure", "left", "results")
+
+    def __init__(self, count: int) -> None:
+        self.results: list[bytes | None] = [None] * count
+        self.left = count
+        self.failure: Failure | None = None

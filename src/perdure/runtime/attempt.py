@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.authoring.ambient import current as flow_current
 from perdure.errors import NotInWorkflow, PerdureError
-from perdure.kernel.flow import type_name
+from perdure.kernel.failures import type_name
 from perdure.model.duration import duration_us
 from perdure.model.failure import Failure
 from perdure.model.ids import idempotency_key as derived_key

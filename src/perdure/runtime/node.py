@@ -23,15 +23,16 @@ from perdure.model.run import Life
 from perdure.runtime.advance import Advance, Probe
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.live import LiveRun
+from perdure.runtime.outage import fail
 from perdure.runtime.pools import Pools
 from perdure.runtime.watchdog import Watchdog
-from perdure.runtime.work import Entry, Install, Item, Tick, Work
+from perdure.runtime.work import Entry, Item, Tick, Work, run_of
 from perdure.settings import Settings
 from perdure.state.store import Committed, Progress, Store
 
 log = logging.getLogger("perdure.node")
-# After a failed commit: the first and the longest pause before the next try.
-PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 2.0
+# After a failed commit: the first pause before the next try.
+PAUSE_FIRST_S = 0.05
 PROGRESS_EVERY_S = 1.0
 
 
@@ -114,7 +115,7 @@ class Node:
                 self.commit()
         except Blocked:
             log.warning("the loop was interrupted: the batch is folded again")
-            self.fail(StoreUnavailable("the loop was interrupted"))
+            fail(self, StoreUnavailable("the loop was interrupted"))
         if self.queue and self.flying is None:
             self.wake()
 
@@ -147,9 +148,9 @@ class Node:
     def _alone(self, work: Work) -> bool:
         """While runs are suspected of making the store refuse, each gets a batch of its own."""
         entry = self.queue[0]
-        run_id = _run_of(entry)
+        run_id = run_of(entry)
         if run_id in self.suspects or work.solo:
-            if work.entries and work.solo and _run_of(work.entries[0]) != run_id:
+            if work.entries and work.solo and run_of(work.entries[0]) != run_id:
                 return False
             if work.entries and not work.solo:
                 return False
@@ -251,7 +252,7 @@ class Node:
         try:
             answer = self.store.commit(work.batch)
         except StoreError as error:
-            self.fail(error, work)
+            fail(self, error, work)
             return
         if isinstance(answer, Committed):
             self.act(work, answer)
@@ -268,9 +269,9 @@ class Node:
             self.act(work, answer.result())
             self.wake()
         elif isinstance(error, StoreError):
-            self.fail(error, work)
+            fail(self, error, work)
         else:
-            self.fail(StoreUnavailable(str(error)), work)
+            fail(self, StoreUnavailable(str(error)), work)
 
     def act(self, work: Work, committed: Committed) -> None:
         """The batch is durable: tell callers, begin attempts, let go of what has ended."""
@@ -278,15 +279,10 @@ class Node:
         self.facts_committed += len(work.batch.facts)
         self.pause_s = PAUSE_FIRST_S
         if work.solo:
-            self.suspects.discard(_run_of(work.entries[0]) if work.entries else "")
+            self.suspects.discard(run_of(work.entries[0]) if work.entries else "")
         if committed.refused:
             self._refused(work, committed.refused)
-        for reply, value in work.replies:
-            if not reply.done():
-                if isinstance(value, BaseException):
-                    reply.set_exception(value)
-                else:
-                    reply.set_result(value)
+        _tell(work)
         forget = self.pools.forget
         for attempt in work.attempts:
             forget(attempt)
@@ -302,14 +298,18 @@ class Node:
                 self._left(run)
         for run_id in work.loads:
             self.on_load(run_id, None)
+        self._let_in()
+        for told in self.on_commit:
+            told(work)
+        self._set_alarm()
+
+    def _let_in(self) -> None:
+        """Callers that waited for room in the queue may go on."""
         if self.room and len(self.queue) < self.settings.queue_max:
             for waiter in self.room:
                 if not waiter.done():
                     waiter.set_result(None)
             self.room.clear()
-        for told in self.on_commit:
-            told(work)
-        self._set_alarm()
 
     def _begin(self, work: Work) -> None:
         if self.stopping:
@@ -320,10 +320,9 @@ class Node:
         for run, steps in work.begins:
             if runs.get(run.id) is not run:
                 continue
-            for step in steps:
-                probing = type(step) is Probe
-                if probing:
-                    step = step.step
+            for wanted in steps:
+                probing = type(wanted) is Probe
+                step: Any = wanted.step if probing else wanted
                 if step.key not in run.decider.open or (not probing and step.due is not None):
                     continue
                 there = running.get((run.id, step.key))
@@ -447,79 +446,6 @@ class Node:
                     run.progress[key] = value
         said.clear()
 
-    # --- when the store fails ------------------------------------------------------------------------
-
-    def fail(self, error: StoreError, work: Work | None = None) -> None:
-        """Nothing of the batch was shown to anyone: drop its runs, keep its messages, try again later."""
-        ahead, self.advance.work = self.advance.work, Work()
-        self.advance.pending.clear()
-        works = [work, ahead] if work is not None else [ahead]
-        again: list[Entry] = []
-        for failed in works:
-            for run in failed.runs:
-                self._drop(run)
-            again.extend(failed.entries)
-        for entry in again:
-            if isinstance(entry, Item):
-                entry.asked_before = True
-        for failed in works:
-            for reply, value in failed.replies:
-                if isinstance(value, BaseException) and not reply.done():
-                    reply.set_exception(value)
-        self.queue.extendleft(entry for entry in reversed(again) if not isinstance(entry, Tick))
-        if isinstance(error, StoreLost):
-            self._lose(error)
-            return
-        if isinstance(error, StoreUnavailable):
-            if self.failed is None:
-                log.warning("the store takes no writes: %s; trying again", error)
-            self.failed = error
-            self.loop.call_later(self.pause_s, self._retry)
-            self.pause_s = min(PAUSE_MAX_S, self.pause_s * 2)
-        else:
-            self._blame(error, works[0])
-
-    def _drop(self, run: LiveRun) -> None:
-        """Drop a run from memory; it is loaded again, whether facts of it were written or not."""
-        if self.advance.runs.get(run.id) is run:
-            del self.advance.runs[run.id]
-        self.resident.pop(run.id, None)
-        run.decider.drop()
-        self.on_load(run.id, None)
-
-    def _retry(self) -> None:
-        """Try the store again with what was kept."""
-        self.failed = None
-        self.wake()
-        self.on_load.retry()
-
-    def _blame(self, error: StoreError, work: Work) -> None:
-        """The store refused the batch itself: find the run at fault by giving each a batch of its own."""
-        touched = {run.id for run in work.runs}
-        if work.solo or len(touched) <= 1:
-            for run_id in touched:
-                log.error("run %s is refused by the store: %s", run_id, error)
-                self.queue = deque(entry for entry in self.queue if _run_of(entry) != run_id)
-                self.on_load.quarantine(run_id, str(error))
-            self.suspects -= touched
-        else:
-            self.suspects |= touched
-        self.wake()
-
-    def _lose(self, error: StoreLost) -> None:
-        """The store can keep nothing any more: stop for good, tell everyone (S27)."""
-        log.error("the store is lost: %s", error)
-        self.lost = error
-        for entry in self.queue:
-            if isinstance(entry, Item) and entry.reply is not None and not entry.reply.done():
-                entry.reply.set_exception(error)
-        self.queue.clear()
-        for waiters in self.waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(error)
-        self.waiters.clear()
-
     async def settled(self) -> None:
         """Wait until nothing is queued and nothing is in flight."""
         while self.queue or self.flying is not None or not self.advance.work.empty():
@@ -529,14 +455,14 @@ class Node:
             await asyncio.sleep(0)
 
 
-def _run_of(entry: Entry) -> str:
-    if isinstance(entry, Attempt):
-        return entry.run_id
-    if isinstance(entry, Item):
-        return entry.message.run
-    if isinstance(entry, Tick | Install):
-        return entry.run.id
-    return ""
+def _tell(work: Work) -> None:
+    """Answer those who wait for what is durable now."""
+    for reply, value in work.replies:
+        if not reply.done():
+            if isinstance(value, BaseException):
+                reply.set_exception(value)
+            else:
+                reply.set_result(value)
 
 
 async def done(answer: Committed | Awaitable[Committed]) -> Committed:

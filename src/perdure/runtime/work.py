@@ -88,3 +88,12 @@ class Work:
             batch.facts or batch.starts or batch.inbox or batch.inbox_done or batch.updates or batch.answers or batch.progress
             or batch.remove or batch.note or batch.clean or self.replies or self.attempts or self.begins or self.abandons or self.runs
         )  # fmt: skip
+
+
+def run_of(entry: Entry) -> str:
+    """The id of the run that an entry is for."""
+    if isinstance(entry, Item):
+        return entry.message.run
+    if isinstance(entry, Tick | Install):
+        return entry.run.id
+    return str(entry.run_id)

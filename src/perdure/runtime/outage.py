@@ -1,0 +1,95 @@
+"""When the store fails: nothing of the batch was shown to anyone, so it is dropped and folded again (D3)."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from perdure.errors import StoreError, StoreLost, StoreUnavailable
+from perdure.runtime.work import Item, Tick, Work, run_of
+
+if TYPE_CHECKING:
+    from perdure.runtime.live import LiveRun
+    from perdure.runtime.node import Node
+    from perdure.runtime.work import Entry
+
+log = logging.getLogger("perdure.node")
+# After a failed commit: the longest pause before the next try.
+PAUSE_MAX_S = 2.0
+
+
+def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
+    """Nothing of the batch was shown to anyone: drop its runs, keep its messages, try again later."""
+    ahead, node.advance.work = node.advance.work, Work()
+    node.advance.pending.clear()
+    works = [work, ahead] if work is not None else [ahead]
+    again: list[Entry] = []
+    for failed in works:
+        for run in failed.runs:
+            _drop(node, run)
+        again.extend(failed.entries)
+    for entry in again:
+        if isinstance(entry, Item):
+            entry.asked_before = True
+    for failed in works:
+        for reply, value in failed.replies:
+            if isinstance(value, BaseException) and not reply.done():
+                reply.set_exception(value)
+    node.queue.extendleft(entry for entry in reversed(again) if not isinstance(entry, Tick))
+    if isinstance(error, StoreLost):
+        _lose(node, error)
+        return
+    if isinstance(error, StoreUnavailable):
+        if node.failed is None:
+            log.warning("the store takes no writes: %s; trying again", error)
+        node.failed = error
+        node.loop.call_later(node.pause_s, _retry, node)
+        node.pause_s = min(PAUSE_MAX_S, node.pause_s * 2)
+    else:
+        _blame(node, error, works[0])
+
+
+def _drop(node: Node, run: LiveRun) -> None:
+    """Drop a run from memory; it is loaded again, whether facts of it were written or not."""
+    if node.advance.runs.get(run.id) is run:
+        del node.advance.runs[run.id]
+    node.resident.pop(run.id, None)
+    run.decider.drop()
+    node.on_load(run.id, None)
+
+
+def _retry(node: Node) -> None:
+    """Try the store again with what was kept."""
+    node.failed = None
+    node.wake()
+    node.on_load.retry()
+
+
+def _blame(node: Node, error: StoreError, work: Work) -> None:
+    """The store refused the batch itself: find the run at fault by giving each a batch of its own."""
+    touched = {run.id for run in work.runs}
+    if work.solo or len(touched) <= 1:
+        for run_id in touched:
+            log.error("run %s is refused by the store: %s", run_id, error)
+            node.queue = deque(entry for entry in node.queue if run_of(entry) != run_id)
+            node.on_load.quarantine(run_id, str(error))
+        node.suspects -= touched
+    else:
+        node.suspects |= touched
+    node.wake()
+
+
+def _lose(node: Node, error: StoreLost) -> None:
+    """The store can keep nothing any more: stop for good, tell everyone (S27)."""
+    log.error("the store is lost: %s", error)
+    node.lost = error
+    for entry in node.queue:
+        if isinstance(entry, Item) and entry.reply is not None and not entry.reply.done():
+            entry.reply.set_exception(error)
+    node.queue.clear()
+    for waiters in node.waiters.values():
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+    node.waiters.clear()

@@ -1,4 +1,4 @@
-"""A graph's definition: `Workflow = (N nodes, A activities, D dependencies, C conditions, P parameters)` as frozen data.
+"""A graph as frozen data: `Workflow = (N nodes, A activities, D dependencies, C conditions, P parameters)`.
 
 A definition may hold a million edges: what several nodes share (a list of arguments, an `after`) is one object.
 Nothing here recurses over the graph; arguments are nested at most `NESTING_MAX` deep.
@@ -85,8 +85,8 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class GraphDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
     """A graph as data.
 
-    Shape: `nodes` in the order of definition, which need not be that of the dependencies; `defaults` for parameters that
-           have one; `output` gives the run's result (None: the results of all leaves by name).
+    Shape: `nodes` in the order of definition, which need not be that of the dependencies; `defaults` of parameters
+           that have one; `output` gives the run's result (None: the results of all leaves by name).
     """
 
     name: str
@@ -186,7 +186,11 @@ def say_argument(argument: Argument) -> str:
     if isinstance(argument, Value):
         return _short(bytes(argument.value).decode())
     if isinstance(argument, Many):
-        return "[" + ", ".join(say_argument(item) for item in argument.items[:8]) + (", …]" if len(argument.items) > 8 else "]")
+        return (
+            "["
+            + ", ".join(say_argument(item) for item in argument.items[:8])
+            + (", …]" if len(argument.items) > 8 else "]")
+        )
     if isinstance(argument, Fields):
         return "{" + ", ".join(f"{key}: {say_argument(item)}" for key, item in argument.fields.items()) + "}"
     return say_reference(argument)

@@ -7,12 +7,14 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any, Final
 
 import msgspec
 
 from perdure.errors import BadArgument, DefinitionError, NotEncodable, PerdureError
 from perdure.model.shape import Shape
+from perdure.model.values import ENCODE, LONG, Arrays, looked_at
 
 _KINDS = inspect.Parameter
 _NOTHING: Final[tuple[bytes, tuple[Any, ...]]] = (b"[]", ())
@@ -33,7 +35,11 @@ class Signature:
         self.names = tuple(p.name for p in parameters)
         self.required = tuple(p.name for p in parameters if p.default is _UNSET and p.kind not in _MANY)
         self.shapes = tuple(Shape(_packed_type(p), f"parameter {p.name!r} of {where}") for p in parameters)
-        self._whole = Shape(tuple[tuple(s.annotation for s in self.shapes)], where)  # type: ignore[misc]
+        self._whole = Shape(_TUPLE[tuple(s.annotation for s in self.shapes)], where)
+        self._read = self._whole.fast
+        # The array of all parameters is always in order: what counts is what stands in it.
+        most = max((shape.arrays for shape in self.shapes), default=Arrays.NOWHERE)
+        self._arrays = Arrays.IN_EACH if most is Arrays.AT_TOP else most
         self._defaults = [p.default for p in parameters]
         self._plain = all(p.kind not in _MANY for p in parameters)
         self._positional = sum(p.kind in _BY_PLACE for p in parameters)
@@ -65,6 +71,15 @@ class Signature:
             args = self._bound(args, kwargs)
         if not args:
             return _NOTHING
+        try:
+            if self._read is not None:  # the common case, without a call more than it needs
+                raw = ENCODE(args)
+                if b"null" in raw or (self._arrays and (len(raw) >= LONG or raw.find(b"[", 1) > 0)):
+                    raw = looked_at(args, raw, self._arrays)
+                if len(raw) <= limit:
+                    return raw, self._read(raw)
+        except Exception:  # noqa: BLE001, S110 - said below, with the parameter that is at fault
+            pass
         try:
             return self._whole.round(args, limit)
         except PerdureError as error:
@@ -178,13 +193,19 @@ _BY_PLACE: Final = frozenset({_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWO
 _BY_NAME: Final = frozenset({_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY})
 
 
+# As values, not as annotations.
+_LIST: Final[Any] = list
+_DICT: Final[Any] = dict
+_TUPLE: Final[Any] = tuple
+
+
 def _packed_type(parameter: inspect.Parameter) -> Any:
-    one: Any = parameter.annotation
+    one = parameter.annotation
     if parameter.kind is _KINDS.VAR_POSITIONAL:
-        return list.__class_getitem__(one)
+        return _LIST[one]
     if parameter.kind is _KINDS.VAR_KEYWORD:
         unpacked = typing.get_origin(one) is typing.Unpack
-        return typing.get_args(one)[0] if unpacked else dict.__class_getitem__((str, one))
+        return typing.get_args(one)[0] if unpacked else _DICT[str, one]
     return one
 
 
@@ -205,8 +226,9 @@ def _check_default(shape: Shape, parameter: inspect.Parameter) -> None:
 
 
 def _shown(parameter: inspect.Parameter) -> str:
-    stars = {_KINDS.VAR_POSITIONAL: 1, _KINDS.VAR_KEYWORD: 2}
-    text = "*" * stars.get(parameter.kind, 0) + parameter.name
+    text = parameter.name
+    if parameter.kind in _MANY:
+        text = f"*{text}" if parameter.kind is _KINDS.VAR_POSITIONAL else f"**{text}"
     if parameter.annotation is not Any:
         text += f": {inspect.formatannotation(parameter.annotation, '').replace('typing.', '')}"
     if parameter.default is _UNSET:
@@ -221,7 +243,7 @@ def _hints(fn: Callable[..., Any], where: str) -> dict[str, Any]:
     """The annotations of a function, resolved."""
     target = fn.func if isinstance(fn, functools.partial) else fn
     if not hasattr(target, "__annotations__") or isinstance(target, type):
-        target = target.__init__ if isinstance(target, type) else type(target).__call__
+        target = getattr(target, "__init__") if isinstance(target, type) else type(target).__call__  # noqa: B009
     try:
         return typing.get_type_hints(target, localns=_locals(target), include_extras=True)
     except NameError as error:
@@ -234,19 +256,16 @@ def _hints(fn: Callable[..., Any], where: str) -> dict[str, Any]:
 
 def _locals(fn: Any) -> dict[str, Any] | None:
     """Names of the functions within which this one is being defined; None where all annotations are values."""
-    annotations = getattr(fn, "__annotations__", {})
-    if not any(isinstance(one, str) for one in annotations.values()):
+    if not any(isinstance(one, str) for one in getattr(fn, "__annotations__", {}).values()):
         return None
     inner = inspect.unwrap(fn)
+    path, module = getattr(inner, "__qualname__", ""), getattr(inner, "__globals__", None)
     names: dict[str, Any] = {}
-    frame: Any = sys._getframe(1)
-    frames = []
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals is getattr(inner, "__globals__", None) and frame.f_locals is not frame.f_globals:
-            frames.append(frame)
+        if frame.f_globals is module and path.startswith(f"{frame.f_code.co_qualname}."):
+            names = {**frame.f_locals, **names}
         frame = frame.f_back
-    for one in reversed(frames):
-        names.update(one.f_locals)
     code, cells = getattr(inner, "__code__", None), getattr(inner, "__closure__", None)
     for name, cell in zip(code.co_freevars if code else (), cells or (), strict=True):
         try:

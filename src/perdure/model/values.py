@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+import functools
+import inspect
 import math
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -17,9 +21,12 @@ from perdure.errors import NotEncodable
 Raw = msgspec.Raw
 # A value that nests deeper could be written where the stack is shallow and not be read where it is deep.
 DEPTH_MAX: Final = 200
-_DEEP_BYTES: Final = 2 * DEPTH_MAX  # nothing shorter can nest deeper than DEPTH_MAX
+LONG: Final = 2 * DEPTH_MAX  # bytes; nothing shorter can nest deeper than DEPTH_MAX
+_TOO_DEEP: Final = f"the value holds itself, or nests deeper than {DEPTH_MAX} levels"
 _ATOMS: Final = frozenset({str, int, bool, float, type(None), bytes, Raw})
-_HASHLESS: Final = frozenset({str, int, bool, type(None), bytes, Raw})
+_ROWS: Final = frozenset({list, tuple})
+_SETS: Final = (set, frozenset)
+_ARRAYS: Final = (list, tuple, set, frozenset, deque)
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -58,23 +65,34 @@ _PLAIN: Final[tuple[tuple[type, Any], ...]] = (
 )
 
 
-def from_plain(cls: type, plain: Any) -> Any:
+def from_plain(cls: Any, plain: Any) -> Any:
     """An instance of a class that msgspec does not know. Raises: ValueError or TypeError when it does not fit."""
     if cls is object:
         return plain
     if is_pydantic(cls):
-        return cls.model_validate_json(ENCODE(plain))  # type: ignore[attr-defined]
+        return cls.model_validate_json(ENCODE(plain), **_by_name(cls)[1])
     if not isinstance(plain, str):
         raise TypeError(f"Expected `str`, got `{type(plain).__name__}`")
     return cls(plain)
 
 
+@functools.lru_cache(maxsize=1024)
+def _by_name(cls: Any) -> tuple[dict[str, bool], dict[str, bool]]:
+    """How a pydantic model is dumped and validated: by the names of its fields where that version can."""
+    if "by_name" in inspect.signature(cls.model_validate_json).parameters:
+        return {"by_alias": False, "round_trip": True}, {"by_alias": True, "by_name": True}
+    return {"by_alias": True, "round_trip": True}, {}
+
+
 def _dumped(model: Any) -> Raw:
     """A pydantic model by its own dump; a set in it is put in order."""
-    python = model.model_dump(by_alias=True, round_trip=True)
+    how = _by_name(type(model))[0]
+    python = model.model_dump(**how)
     refuse_non_finite(python)
-    text = model.model_dump_json(by_alias=True, round_trip=True).encode()
-    if b"[" in text and holds_set(python):
+    if any(hasattr(kind, "get_secret_value") for kinds, _ in _levels(python) for kind in kinds):
+        raise NotEncodable(f"{type(model).__name__} holds a secret, which would be lost: pass a reference to it")
+    text = model.model_dump_json(**how).encode()
+    if holds_set(python):
         text = ENCODE(_sorted_alike(python, msgspec.json.decode(text)))
     return Raw(text)
 
@@ -95,13 +113,25 @@ ENCODE: Final = msgspec.json.Encoder(enc_hook=to_plain).encode
 # --- walking a value -------------------------------------------------------------------------------
 
 
+class Arrays(enum.IntEnum):
+    """Where an annotation lets arrays stand, and so where a set may be that has no order of its own."""
+
+    NOWHERE = 0
+    AT_TOP = 1
+    IN_EACH = 2  # of a row: one level down
+    ANYWHERE = 3  # or it lets values nest without bound
+
+
 def parts(value: Any) -> Iterable[Any]:
     """What a value holds one level down: items, a mapping's values, an object's fields."""
-    if isinstance(value, Mapping):
-        return value.values()
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        return value
-    return fields(value).values()
+    kind = type(value)
+    if kind is dict:
+        return cast("Iterable[Any]", value.values())
+    if kind in _ROWS or isinstance(value, _ARRAYS):
+        return cast("Iterable[Any]", value)
+    if isinstance(value, enum.Enum):
+        return (value.value,)
+    return value.values() if isinstance(value, Mapping) else fields(value).values()
 
 
 def fields(value: Any) -> dict[str, Any]:
@@ -119,20 +149,41 @@ def fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
+def _levels(value: Any) -> Iterator[tuple[set[Any], list[Any]]]:
+    """All that a value holds, level by level from the top, and the types of each level.
+
+    Raises: `NotEncodable` for a value that nests too deep.
+    """
+    level: list[Any] = [value]
+    for _ in range(DEPTH_MAX + 1):
+        kinds: set[Any] = set(map(type, level))
+        yield kinds, level
+        if kinds <= _ATOMS:
+            return
+        inner: list[Any] = []
+        for kind in kinds - _ATOMS:
+            these = [one for one in level if type(one) is kind] if len(kinds) > 1 else level
+            if kind is dict:
+                inner.extend(chain.from_iterable(map(dict.values, these)))
+            else:
+                inner.extend(chain.from_iterable(these if kind in _ROWS else map(parts, these)))
+        level = inner
+    raise NotEncodable(_TOO_DEEP)
+
+
 def refuse_non_finite(value: Any) -> None:
     """Raises: `NotEncodable` naming where a NaN or an infinity stands: as JSON it would become null in silence."""
-    stack: list[Any] = [value]
-    while stack:
-        one = stack.pop()
-        if isinstance(one, float):
-            if not math.isfinite(one):
-                raise NotEncodable(f"{one!r} is no JSON number{_found(value, one)}: pass None or text instead")
-        elif type(one) not in _HASHLESS:
-            stack.extend(parts(one))
+    for kinds, level in _levels(value):
+        for kind in kinds:
+            if not issubclass(kind, float):
+                continue
+            for one in level:
+                if type(one) is kind and not math.isfinite(one):
+                    raise NotEncodable(f"{float(one)!r} is no JSON number{_found(value, one)}: pass None or text")
 
 
 def _found(value: Any, wanted: Any) -> str:
-    """Where in the value this very object stands, as ` at $.a[0]`; empty at the top."""
+    """Where in the value this very object stands; empty at the top."""
     stack: list[tuple[str, Any]] = [("$", value)]
     while stack:
         path, one = stack.pop()
@@ -142,38 +193,35 @@ def _found(value: Any, wanted: Any) -> str:
             continue
         if isinstance(one, list | tuple):
             stack.extend((f"{path}[{i}]", item) for i, item in enumerate(one))
-        elif isinstance(one, Mapping):
-            stack.extend((f"{path}.{key}", item) for key, item in one.items())
+        elif isinstance(one, set | frozenset | deque):
+            stack.extend((f"{path}[...]", item) for item in one)
         else:
-            stack.extend((f"{path}.{key}", item) for key, item in fields(one).items())
+            inner = one if isinstance(one, Mapping) else fields(one)
+            stack.extend((f"{path}.{key}", item) for key, item in inner.items())
     return ""
 
 
 def holds_set(value: Any) -> bool:
-    """Whether a set of two or more stands anywhere in the value; its order differs between processes."""
-    stack: list[Any] = [value]
-    while stack:
-        one = stack.pop()
-        kind = type(one)
-        if kind in _ATOMS:
-            continue
-        if isinstance(one, set | frozenset) and len(one) > 1:
-            return True
-        inner = parts(one)
-        if not _ATOMS.issuperset(map(type, inner)):
-            stack.extend(inner)
-    return False
+    """Whether a set of two or more stands anywhere in the value: its order differs between processes.
+
+    Raises: `NotEncodable` for a value that nests too deep.
+    """
+    found = False
+    for kinds, level in _levels(value):  # to the end, for the depth
+        if not found and any(issubclass(kind, _SETS) for kind in kinds):
+            found = any(isinstance(one, _SETS) and len(one) > 1 for one in level)
+    return found
 
 
 def ordered(value: Any) -> Any:
     """The same value with every set written as a list in the order of its items' encodings."""
     if type(value) in _ATOMS or not holds_set(value):
         return value
-    if isinstance(value, set | frozenset):
+    if isinstance(value, _SETS):
         return [Raw(raw) for raw in sorted(ENCODE(ordered(item)) for item in value)]
     if isinstance(value, Mapping):
         return {key: ordered(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | deque):
+    if isinstance(value, _ARRAYS):
         return [ordered(item) for item in value]
     shown = {name: ordered(item) for name, item in fields(value).items()}
     config = getattr(value, "__struct_config__", None)
@@ -193,29 +241,26 @@ def encode(value: Any) -> bytes:
     Raises: `NotEncodable`.
     """
     try:
-        raw = ENCODE(value)
-        return raw if plainly_good(raw) else looked_at(value, raw)
-    except NotEncodable:
-        raise
+        raw = looked_at(value, ENCODE(value), Arrays.ANYWHERE)
     except Exception as error:  # noqa: BLE001 - whatever a value's own code raises, it cannot be encoded
         raise refusal(error) from None
+    if len(raw) >= LONG and deeper_than(raw, DEPTH_MAX):  # what is spliced in was not walked
+        raise NotEncodable(_TOO_DEEP)
+    return raw
 
 
-def plainly_good(raw: bytes) -> bool:
-    """Whether nothing in the encoding asks for a second look."""
-    return b"null" not in raw and b"[" not in raw and len(raw) < _DEEP_BYTES
-
-
-def looked_at(value: Any, raw: bytes) -> bytes:
+def looked_at(value: Any, raw: bytes, arrays: Arrays) -> bytes:
     """The encoding again, after the checks that need the value itself. Raises: `NotEncodable`."""
     if type(value) is Raw:
-        raw = ENCODE(msgspec.json.decode(raw))
-    elif b"null" in raw:
+        return ENCODE(msgspec.json.decode(raw))
+    if b"null" in raw:
         refuse_non_finite(value)
-    if b"[" in raw and holds_set(value):
-        raw = ENCODE(ordered(value))
-    if len(raw) >= _DEEP_BYTES and deeper_than(raw, DEPTH_MAX):
-        raise NotEncodable(f"the value nests deeper than {DEPTH_MAX} levels")
+    if arrays is Arrays.AT_TOP:
+        return ENCODE(ordered(value)) if isinstance(value, _SETS) else raw
+    if arrays is Arrays.IN_EACH:
+        return ENCODE(ordered(value)) if any(isinstance(one, _SETS) for one in value) else raw
+    if arrays and (b"[" in raw or len(raw) >= LONG) and holds_set(value):
+        return ENCODE(ordered(value))
     return raw
 
 
@@ -224,7 +269,7 @@ def refusal(error: Exception) -> NotEncodable:
     if isinstance(error, NotEncodable):
         return error
     if isinstance(error, RecursionError):
-        return NotEncodable(f"the value holds itself, or nests deeper than {DEPTH_MAX} levels")
+        return NotEncodable(_TOO_DEEP)
     if isinstance(error, UnicodeEncodeError):
         return NotEncodable(f"text with a lone surrogate cannot be kept as JSON: {error.object[error.start :][:20]!r}")
     if isinstance(error, ValueError) and "integer string conversion" in str(error):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 DAY_US = 86_400_000_000
@@ -30,13 +31,16 @@ class Clock(Protocol):
 
 
 class EngineClock:
-    """The engine's clock over the machine's."""
+    """The engine's clock over the machine's, or over two other readings of nanoseconds."""
 
-    __slots__ = ("_ahead_since", "_base_mono", "_base_us", "_last")
+    __slots__ = ("_ahead_since", "_base_mono", "_base_us", "_last", "_mono_ns", "_wall_ns")
 
-    def __init__(self, persisted_us: int = 0) -> None:
+    def __init__(
+        self, persisted_us: int = 0, wall_ns: Callable[[], int] = time.time_ns, mono_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:  # fmt: skip
+        self._wall_ns, self._mono_ns = wall_ns, mono_ns
         self._base_us = persisted_us
-        self._base_mono = time.monotonic_ns()
+        self._base_mono = mono_ns()
         self._last = persisted_us
         self._ahead_since: int | None = None
         wall = self.wall_us()
@@ -45,18 +49,18 @@ class EngineClock:
             self._base_us = wall
 
     def wall_us(self) -> int:
-        return time.time_ns() // 1000
+        return self._wall_ns() // 1000
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return self._mono_ns() / 1e9
 
     def chance(self) -> int:
         return secrets.randbits(128)
 
     def now_us(self) -> int:
-        mono = time.monotonic_ns()
+        mono = self._mono_ns()
         own = self._base_us + (mono - self._base_mono) // 1000
-        ahead = time.time_ns() // 1000 - own
+        ahead = self._wall_ns() // 1000 - own
         if ahead > 0 and self._believed(ahead, own):
             own += ahead
             self._base_us, self._base_mono = own, mono

@@ -54,7 +54,7 @@ class History:
             "python": "3",
             "perdure": "0",
         }
-        self.add(f.RunStarted, python="3", perdure="0", **(given | started))
+        self.add(f.RunStarted, **(given | started))
 
     @property
     def seq(self) -> int:
@@ -109,8 +109,8 @@ class History:
         )
 
     def child(self, key: str, child: str, status: Any = "completed", asks: Sequence[str] = ()) -> History:
-        result = ONE if status == "completed" else None
-        failure = None if result else Failure("ValueError", "no")
+        result = ONE if status == "completed" else f.NULL
+        failure = None if status == "completed" else Failure("ValueError", "no")
         return self.add(
             f.ChildEnded,
             asks,

@@ -6,6 +6,7 @@ as a reference, and loads only where its code is (S29).
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -157,6 +158,5 @@ def _program(text: str, names: tuple[str, ...]) -> Any:
 
 @lru_cache(maxsize=1)
 def _cel() -> Any:
-    from cel_expr_python import cel  # noqa: PLC0415  (an extra of 52 MB, loaded where a condition is CEL)
-
-    return cel
+    """An extra of 52 MB, loaded when a condition is CEL."""
+    return importlib.import_module("cel_expr_python.cel")

@@ -88,7 +88,8 @@ class GraphBuilder:
         build.add(load, name="load", args={"rows": raw}, when="extract.rows > 0", join="done")
         etl = build.build(output=StepRef("load"))
 
-    Shape: `parameters` are names, or names with their defaults. Steps may refer to others that are added later.
+    Shape: `parameters` are names, or names with their defaults (`...`: none). Steps may refer to others that are added
+           later. `module` is that which holds the graph, where another graph shall refer to it by "module:name".
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class GraphBuilder:
         self.defaults = {
             key: literal(value, f"{where} {key}").value for key, value in values.items() if value is not ...
         }
-        self.module = module or str(inspect.stack(0)[1].frame.f_globals.get("__name__", ""))
+        self.module = module
         self._drafts = Drafts(name)
 
     def input(self, name: str, *path: str | int) -> InputRef:
@@ -146,26 +147,23 @@ class GraphBuilder:
         Raises: `DefinitionError` naming the path of what is wrong.
         """
         return frozen(
-            self._drafts, self.name, self.version, self.parameters, self.defaults, output,
+            self._drafts, (self.name, self.version), self.parameters, output, defaults=self.defaults,
             module=self.module, source=source, compensate=compensate,
         )  # fmt: skip
 
 
-def frozen(  # noqa: PLR0917
-    drafts: Drafts,
-    name: str,
-    version: str,
-    parameters: tuple[str, ...],
-    defaults: dict[str, msgspec.Raw],
-    output: Any,
-    **more: Any,
+def frozen(
+    drafts: Drafts, names: tuple[str, str], parameters: tuple[str, ...], output: Any, **more: Any
 ) -> Graph[..., Any]:
-    """A graph of what was drafted. Raises: `DefinitionError`."""
+    """A graph of what was drafted. Shape: `names` are its name and version; `more` as for `assemble`, and `defaults`.
+
+    Raises: `DefinitionError`.
+    """
     given: Argument | None = None
     if output is not None:
-        given = drafts.arguments.of(output, f"graph {name}, output")
-    nodes = drafts.freeze(parameters, more.get("module", ""), name)
-    definition = GraphDefinition(name, version, parameters, nodes.nodes, given, defaults)
+        given = drafts.arguments.of(output, f"{drafts.where}, output")
+    nodes = drafts.freeze(parameters, names[0])
+    definition = GraphDefinition(*names, parameters, nodes.nodes, given, more.pop("defaults"))
     return assemble(definition, nodes.activities, nodes.conditions, **more)
 
 

@@ -191,7 +191,7 @@ class Drafts:
 
     # --- freezing ----------------------------------------------------------------------------------------
 
-    def freeze(self, parameters: Iterable[str], module: str, graph: str) -> Frozen:
+    def freeze(self, parameters: Iterable[str], graph: str) -> Frozen:
         """The nodes as data. Raises: `DefinitionError` for a condition that is not well formed."""
         self.closed = True
         known = {*self.by_name, *parameters}
@@ -200,7 +200,7 @@ class Drafts:
         found = Frozen((), {}, {})
         nodes = []
         for name, draft in self.by_name.items():
-            when = self._condition(draft, known, f"{module}:{graph}#{name}", found.conditions)
+            when = self._condition(draft, known, f"{graph}#{name}", found.conditions)
             after = tuple(dict.fromkeys([one if isinstance(one, str) else one.name for one in draft.after]))
             spec = draft.spec
             child = isinstance(spec, WorkflowSpec)
@@ -240,7 +240,7 @@ class Drafts:
         return bases
 
     def _condition(
-        self, draft: Draft, known: set[str], reference: str, compiled: dict[str, conditions.Compiled]
+        self, draft: Draft, known: set[str], place: str, compiled: dict[str, conditions.Compiled]
     ) -> Condition | None:
         when = draft.when
         if when is None:
@@ -253,6 +253,7 @@ class Drafts:
             found = conditions.from_text(when, known, draft.where)
             compiled[draft.name] = conditions.compiled(found, draft.where)
         else:
+            reference = f"{getattr(when, '__module__', '')}:{place}"
             found, compiled[draft.name] = conditions.from_function(when, known, reference, draft.where)
         return found
 

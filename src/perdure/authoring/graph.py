@@ -82,8 +82,8 @@ def _define(fn: Callable[..., Any], name: str | None, version: str, compensate: 
     output = _trace(fn, signature, tracer)
     defaults = _defaults(signature, called)
     return frozen(
-        tracer.drafts, called, version, signature.names, defaults, output,
-        fn=fn, signature=signature, source=source_file(fn), module=fn.__module__, compensate=compensate,
+        tracer.drafts, (called, version), signature.names, output, defaults=defaults, signature=signature,
+        fn=fn, source=source_file(fn), module=fn.__module__, compensate=compensate,
     )  # fmt: skip
 
 

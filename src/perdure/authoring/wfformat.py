@@ -228,14 +228,14 @@ def _check_relations(tasks: Mapping[str, TraceTask]) -> None:
 # --- as a graph --------------------------------------------------------------------------------------
 
 
-def trace_graph(  # noqa: PLR0917
+def trace_graph(
     trace: Trace,
+    *,
     replay: TaskSpec,
     stage: TaskSpec,
     speed: float = 1.0,
     shrink: float = 1.0,
     folder: str = "trace",
-    *,
     source: str = "",
 ) -> Graph[..., Any]:
     """A graph of the trace: one step a task, and before them one that makes the files that no task writes.

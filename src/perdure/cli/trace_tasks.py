@@ -31,7 +31,8 @@ def stage(folder: str, shrink: float, files: dict[str, int]) -> dict[str, Stamp]
 
 
 @task(name="replay")
-async def replay(  # noqa: PLR0917
+async def replay(
+    *,
     folder: str,
     speed: float,
     shrink: float,
@@ -54,7 +55,7 @@ async def replay(  # noqa: PLR0917
 
 def graph_of_trace(trace: Trace, speed: float, shrink: float, folder: str, source: str = "") -> Graph[..., Any]:
     """The graph that replays a trace with the tasks of this file. Raises: `DefinitionError`."""
-    return trace_graph(trace, replay, stage, speed, shrink, folder, source=source)
+    return trace_graph(trace, replay=replay, stage=stage, speed=speed, shrink=shrink, folder=folder, source=source)
 
 
 def file_path(folder: str, file: str) -> Path:

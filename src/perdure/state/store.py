@@ -7,23 +7,32 @@ from typing import Protocol
 
 import msgspec
 
+from perdure.errors import StoreError
 from perdure.model.message import AnyMessage
 from perdure.model.run import Life, RunRow, Status
 
 
-class Ref:
-    """A run known to a store: its id, and the store's number for it once its start is committed (0 before)."""
+class BatchRefused(StoreError):
+    """The store refuses something in this batch itself; nothing was written, and other batches may pass."""
 
-    __slots__ = ("id", "no")
+
+class Ref:
+    """A run known to a store: its id, and the store's number for it once its start is committed (0 before).
+
+    Shape: `live` belongs to the store: its row there says live, so that an update need not say so again.
+    """
+
+    __slots__ = ("id", "live", "no")
 
     def __init__(self, id: str, no: int = 0) -> None:
-        self.id, self.no = id, no
+        self.id, self.no, self.live = id, no, False
 
 
 class NewRun(msgspec.Struct, kw_only=True):
     """A run's first row. `drawn`: the id cannot be in use, so no look-up is needed.
 
-    Shape: `request` is kept with the answer in the same commit; empty: the id serves as one.
+    Shape: `request` is kept with the answer in the same commit; empty: the id serves as one. A run whose row has
+           not been updated yet is queued, at sequence number 0.
     """
 
     ref: Ref
@@ -95,9 +104,11 @@ class Batch:
 class Committed(msgspec.Struct):
     """What came of a batch.
 
-    Shape: `refused` are ids of starts whose id was in use (their facts and updates were left out, the rest is
-           written); the caller reads the row that stands there and compares the input's hash.
-           `repeated` are requests that had an answer already (that answer stands).
+    Shape: `refused` are ids of starts whose id was in use, or whose request had an answer already (all that the
+           batch says of these runs was left out, the rest is written); the caller reads the row that stands there
+           and compares the input's hash.
+           `repeated` are requests that had an answer already (that answer stands; a message with such a request,
+           or one that is in the inbox already, was left out).
     """
 
     refused: frozenset[str] = frozenset()
@@ -105,6 +116,10 @@ class Committed(msgspec.Struct):
 
 
 DONE = Committed()
+# The most rows that one `find` gives, whatever was asked for.
+PAGE_MAX = 10_000
+# What answers a start, kept with its request.
+STARTED = b'{"seq":1}'
 
 
 class Loaded(msgspec.Struct, kw_only=True):
@@ -112,12 +127,14 @@ class Loaded(msgspec.Struct, kw_only=True):
 
     Shape: `facts` are (seq, body, hash) from the generation's first fact (or the first of all) to the last, or
            those after `snapshot`, which is (seq, body), when one was asked for and exists.
+           `damage` says what does not verify in the run's rows (a broken chain, a gap); empty: nothing.
     """
 
     row: RunRow
     facts: list[tuple[int, bytes, bytes]]
     snapshot: tuple[int, bytes] | None = None
     progress: dict[str, bytes] = {}
+    damage: str = ""
 
 
 class Query(msgspec.Struct, kw_only=True, frozen=True):
@@ -171,6 +188,7 @@ class Store(Protocol):
         Shape:  facts of a run are consecutive and follow its last stored sequence number; refs of starts have
                 their `no` set when the commit is durable.
         Raises: `StoreUnavailable` nothing was written (disk full, busy); `OutcomeUnknown` it may have been;
+                `BatchRefused` nothing was written, and this batch never can be;
                 `StoreLost` a sync failed: nothing may be acknowledged any more.
         """
 
@@ -178,7 +196,7 @@ class Store(Protocol):
         """The runs with these ids that exist, in the order asked; `whole`: from the first fact of all generations."""
 
     async def find(self, query: Query) -> list[RunRow]:
-        """One page of runs."""
+        """One page of runs, at most `PAGE_MAX`. Raises: `BadCall` for an order that there is none of."""
 
     async def inbox(self, after: int, limit: int) -> list[InboxRow]:
         """Messages by number, those after the number `after`, oldest first."""

@@ -1,0 +1,43 @@
+"""What SQLite says, in the words of the Store protocol."""
+
+from __future__ import annotations
+
+import apsw
+
+from perdure.errors import (
+    NotAStore,
+    PerdureError,
+    StoreDamaged,
+    StoreError,
+    StoreLost,
+    StoreUnavailable,
+)
+
+_SYNC_FAILED = {
+    apsw.SQLITE_IOERR_FSYNC,
+    apsw.SQLITE_IOERR_DIR_FSYNC,
+    apsw.SQLITE_IOERR_TRUNCATE,
+}
+
+
+class BatchRefused(StoreError):
+    """The store refuses something in this batch itself; other batches may pass."""
+
+
+def mapped(error: apsw.Error, doing: str) -> PerdureError:
+    """The error for a caller. `doing` begins the message."""
+    extended = getattr(error, "extendedresult", 0)
+    text = f"{doing}: {error}"
+    if extended in _SYNC_FAILED:
+        return StoreLost(f"{text}; what was written may not be kept: the engine stops, and the next start checks the store")
+    if isinstance(error, apsw.FullError):
+        return StoreUnavailable(f"{text}: free some space, it goes on by itself")
+    if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.CantOpenError):
+        return StoreUnavailable(f"{text}: the file or its folder cannot be written")
+    if isinstance(error, apsw.BusyError | apsw.LockedError | apsw.IOError | apsw.NoMemError | apsw.ProtocolError):
+        return StoreUnavailable(text)
+    if isinstance(error, apsw.NotADBError):
+        return NotAStore(f"{text}: it is no perdure store")
+    if isinstance(error, apsw.CorruptError):
+        return StoreDamaged(f"{text}: restore a backup, or run `perdure doctor`")
+    return BatchRefused(text)

@@ -1,0 +1,171 @@
+"""Opening a SQLite file as a store: what must hold before the first write."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+from pathlib import Path
+
+
+import apsw
+
+from perdure.errors import NotAStore, StoreBehind, StoreDamaged, StoreNewer, StoreUnavailable
+from perdure.settings import Settings
+from perdure.state.mark import Known
+from perdure.state.sql import migrations, statements
+from perdure.state.sqlite_errors import mapped
+
+APPLICATION_ID = 0x50455244  # "PERD"
+# The first SQLite without the bug in resetting the write-ahead log.
+SQLITE_MIN = (3, 51, 3)
+_NETWORK = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x65735546: "FUSE"}
+_TMPFS = 0x01021994
+
+
+class Opened:
+    """A file that is open, before and after it was prepared."""
+
+    def __init__(self, path: str, settings: Settings, writer: apsw.Connection, *, engine: bool) -> None:
+        self.path, self.settings, self.writer, self.engine = path, settings, writer, engine
+        self.reader: apsw.Connection = writer
+        self.notices: list[str] = []
+        self.needs_full_check = False
+        self.store_id = ""
+        self.commits = 0
+
+    def prepare(self, mark: Known | None) -> None:
+        """Check what the file is, bring its schema up to date, compare it with the mark."""
+        try:
+            self._identify()
+            self._migrate()
+            self._settle_pragmas()
+            self.reader = _connect(self.path, self.settings)
+            self.reader.pragma("query_only", True)
+            self._compare(mark)
+        except apsw.Error as error:
+            raise mapped(error, f"{self.path} cannot be opened") from error
+
+    def _identify(self) -> None:
+        application = self.writer.pragma("application_id")
+        tables = self.writer.pragma("schema_version")
+        if application not in {0, APPLICATION_ID} or (application == 0 and tables):
+            raise NotAStore(f"{self.path} is no perdure store: it holds something else; name another file")
+
+    def _migrate(self) -> None:
+        """Each migration in one transaction of its own: killed in between, the next start goes on (F05)."""
+        known = migrations("sqlite")
+        newest = known[-1][0]
+        version = self.writer.pragma("user_version")
+        if version > newest:
+            raise StoreNewer(f"{self.path} was written by a newer perdure (schema {version}, here {newest}): upgrade perdure")
+        if version == 0:
+            self.writer.pragma("journal_mode", "wal")
+        for number, script in known:
+            if number > version:
+                self._step(number, script)
+
+    def _step(self, number: int, script: str) -> None:
+        writer = self.writer
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            if writer.pragma("user_version") < number:
+                writer.execute(script)
+                writer.pragma("application_id", APPLICATION_ID)
+                writer.pragma("user_version", number)
+                writer.execute(statements("sqlite", "write")["store_id"], (secrets.token_hex(8),))
+            writer.execute("COMMIT")
+        except BaseException:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            raise
+
+    def _settle_pragmas(self) -> None:
+        writer = self.writer
+        if writer.pragma("journal_mode") != "wal":
+            writer.pragma("journal_mode", "wal")
+        writer.pragma("synchronous", "FULL" if self.settings.durability == "full" else "NORMAL")
+        writer.pragma("wal_autocheckpoint", 4_000 if self.engine else 0)
+        if self.settings.durability != "full" and self.engine:
+            self.notices.append("durability is relaxed: a power cut may take back what was acknowledged last")
+
+    def _compare(self, mark: Known | None) -> None:
+        read = statements("sqlite", "read")["meta"]
+        found = self.writer.execute(read, ("id",)).fetchone()
+        self.store_id = found[0] if found else ""
+        counted = self.writer.execute(read, ("commits",)).fetchone()
+        self.commits = counted[0] if counted else 0
+        if not self.engine:
+            return
+        lost = Path(f"{self.path}.lost")
+        if lost.exists():
+            self._check_all(lost)
+        if mark is None:
+            if self.commits:
+                self.notices.append(f"{self.path}.mark is missing: that nothing was taken back cannot be checked this time")
+        elif mark.store_id != self.store_id:
+            self.notices.append(f"{self.path} is another store than the one that was here before (its mark begins afresh)")
+        elif self.commits < mark.commits and not self.settings.accept_loss:
+            raise StoreBehind(
+                f"{self.path} holds {self.commits} commits, but {mark.commits} were acknowledged: its write-ahead log was lost, or it "
+                "is an old copy. Put the right files back, or go on without what is missing: `perdure recover --accept-loss`"
+            )
+
+    def _check_all(self, lost: Path) -> None:
+        """After a failed sync: take up what is on the disk, and look at all of it before any work (S27)."""
+        self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        wrong = [str(row[0]) for row in self.writer.execute("PRAGMA integrity_check")]
+        if wrong != ["ok"]:
+            raise StoreDamaged(f"{self.path}: {wrong[0]} (and {len(wrong) - 1} more): restore a backup")
+        self.needs_full_check = True
+        self.notices.append(f"{self.path} was closed by a failed sync: its structure is sound, its histories are audited now")
+        lost.unlink()
+
+    def close(self) -> None:
+        if self.reader is not self.writer:
+            self.reader.close()
+        self.writer.close()
+
+
+def open_file(path: str, settings: Settings, *, engine: bool) -> Opened:
+    """Open the file, nothing written yet. Raises: `StoreUnavailable`, `NotAStore`."""
+    full = str(Path(path).expanduser().absolute())
+    folder = Path(full).parent
+    if not folder.is_dir():
+        raise StoreUnavailable(f"folder {folder} does not exist: make it, or name another store")
+    if not engine and not Path(full).exists() and not os.access(folder, os.W_OK):
+        raise StoreUnavailable(f"{full} does not exist and {folder} cannot be written")
+    version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+    if version < SQLITE_MIN:
+        raise StoreUnavailable(f"SQLite {apsw.sqlite_lib_version()} may damage its write-ahead log: upgrade apsw")
+    kind = filesystem(str(folder))
+    if kind in _NETWORK and not settings.force_filesystem:
+        raise StoreUnavailable(
+            f"{full} is on a {_NETWORK[kind]} file system, where locks and syncs cannot be relied on: use a local disk "
+            "(or set force_filesystem)"
+        )
+    try:
+        opened = Opened(full, settings, _connect(full, settings), engine=engine)
+    except apsw.Error as error:
+        raise mapped(error, f"{full} cannot be opened") from error
+    if kind == _TMPFS and engine:
+        opened.notices.append(f"{full} is in memory (tmpfs): it does not outlive this machine's power")
+    return opened
+
+
+def _connect(path: str, settings: Settings) -> apsw.Connection:
+    connection = apsw.Connection(path, statementcachesize=200)
+    connection.set_busy_timeout(round(settings.busy_wait_s * 1000))
+    connection.pragma("trusted_schema", False)
+    connection.pragma("foreign_keys", True)
+    connection.pragma("mmap_size", 0)
+    return connection
+
+
+def filesystem(folder: str) -> int:
+    """The magic number of the file system that holds the folder; 0 where it cannot be told."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(256)
+    if not hasattr(libc, "statfs") or libc.statfs(folder.encode(), buffer) != 0:
+        return 0
+    return int.from_bytes(buffer.raw[:8], "little") & 0xFFFFFFFF

@@ -1,0 +1,99 @@
+"""A store that fails where it is told to: it dies beside a commit, refuses it, or loses the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Literal, NamedTuple
+
+from perdure.errors import OutcomeUnknown, StoreLost, StoreUnavailable
+from perdure.state.store import Batch, Committed
+
+FaultKind = Literal["crash_before", "crash_after", "unavailable", "unknown_lost", "unknown_kept", "lost"]
+
+
+class SimulatedCrash(SystemExit):
+    """The engine's process ended here, as by SIGKILL: nothing of it may act any more.
+
+    It derives from `SystemExit` since an event loop lets only that (and KeyboardInterrupt) out at once.
+    """
+
+
+class Fired(NamedTuple):
+    """A fault that took place. Shape: `commit` counts from 1; `facts` were in the batch."""
+
+    commit: int
+    kind: FaultKind
+    facts: int
+
+
+class FaultyStore:
+    """Passes everything on to another store, but for the commits that a fault is planned at.
+
+    Shape: `commits` counts those tried since the first; `plan` is by that number; `fired` tells what took place.
+           `crash_before` and `unavailable` and `unknown_lost` write nothing, `crash_after` and `unknown_kept` have written.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.commits = 0
+        self.acknowledged = 0
+        self.plan: dict[int, FaultKind] = {}
+        self.fired: list[Fired] = []
+        self.dead = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def fail_at(self, commit: int, kind: FaultKind) -> None:
+        """Plan a fault at the commit of this number, counted from the first of all."""
+        self.plan[commit] = kind
+
+    def fail_next(self, kind: FaultKind) -> None:
+        """Plan a fault at the next commit."""
+        self.plan[self.commits + 1] = kind
+
+    def commit(self, batch: Batch) -> Committed | Awaitable[Committed]:
+        if self.dead:
+            raise SimulatedCrash("a dead engine wrote to its store")
+        self.commits += 1
+        kind = self.plan.pop(self.commits, None)
+        if kind is None:
+            return self._passed(self.inner.commit(batch))
+        self.fired.append(Fired(self.commits, kind, len(batch.facts)))
+        if kind == "crash_before":
+            self.dead = True
+            raise SimulatedCrash(f"before commit {self.commits}")
+        if kind == "unavailable":
+            raise StoreUnavailable("simulated: no space left")
+        if kind == "unknown_lost":
+            raise OutcomeUnknown("simulated: the answer was lost, and so was the commit")
+        if kind == "lost":
+            raise StoreLost("simulated: a sync failed")
+        answer = self.inner.commit(batch)
+        if isinstance(answer, Committed):
+            self._after(kind)
+        return self._failed(answer, kind)
+
+    def _passed(self, answer: Any) -> Any:
+        if isinstance(answer, Committed):
+            self.acknowledged += 1
+            return answer
+        return self._counted(answer)
+
+    async def _counted(self, answer: Awaitable[Committed]) -> Committed:
+        committed = await answer
+        self.acknowledged += 1
+        return committed
+
+    async def _failed(self, answer: Awaitable[Committed], kind: FaultKind) -> Committed:
+        await asyncio.shield(asyncio.ensure_future(answer))
+        self._after(kind)
+        raise AssertionError("unreachable: a fault after the commit always raises")
+
+    def _after(self, kind: FaultKind) -> None:
+        """What is written is written; the engine does not learn it."""
+        if kind == "unknown_kept":
+            raise OutcomeUnknown("simulated: the answer was lost")
+        self.dead = True
+        raise SimulatedCrash(f"after commit {self.commits}")

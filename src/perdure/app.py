@@ -21,6 +21,7 @@ from perdure.monitoring.progress import Progress
 from perdure.runtime.client import Client
 from perdure.runtime.desk import Handle
 from perdure.runtime.engine import Engine
+from perdure.runtime.figures import NodeFigures
 from perdure.runtime.proxy import Blocking
 from perdure.settings import Settings
 from perdure.state.memory import MemoryStore
@@ -55,7 +56,7 @@ class Opening:
         await self.engine.stop()
 
 
-def open(address: str = DEFAULT_STORE, workflows: Iterable[Any] = (), **settings: Any) -> Opening:  # noqa: A001
+def open(address: str = DEFAULT_STORE, workflows: Iterable[Any] = (), **settings: Any) -> Opening:
     """An engine on a store: `async with perdure.open("sqlite:///orders.db", workflows=[fulfil]) as engine`.
 
     Shape: `workflows` are workflows, graphs and modules; `settings` as in `perdure.settings`.
@@ -112,7 +113,7 @@ async def arun(
     workflow: WorkflowSpec, *args: Any, id: str | None = None, fresh: bool = False, store: str | None = None,
     tags: Mapping[str, str] | None = None, input: Mapping[str, Any] | None = None, **kwargs: Any,
 ) -> Any:  # fmt: skip
-    """Run a workflow to its end and return its result; an unfinished run of the same input from the same file is resumed.
+    """Run a workflow to its end and return its result; an unfinished run of the same input and file is resumed.
 
     Shape: `fresh=True` starts anew; `id=` names the run; `store=` is an address, else PERDURE_STORE, else ./perdure.db.
     Raises: what the run ended with (`RunFailed`, `RunCancelled`, `NeedsAttention`).
@@ -134,7 +135,7 @@ async def arun(
             handle = await resumable(engine, workflow, raw)
         if handle is None:
             handle = await engine.start(workflow, *args, id=id, tags=tags, input=input, **kwargs)
-        with Progress(engine.node, handle.id, sys.stderr):
+        with Progress(NodeFigures(engine.node), handle.id, sys.stderr):
             return await handle.result()
     finally:
         await engine.stop()
@@ -160,7 +161,7 @@ async def resumable(engine: Engine, workflow: WorkflowSpec, raw: bytes) -> Handl
 
 
 def run(workflow: WorkflowSpec, *args: Any, **options: Any) -> Any:
-    """`arun` for plain programs: runs its own loop. Ctrl-C and SIGTERM stop the engine; the run goes on at the next start.
+    """`arun` for plain programs: runs its own loop. Ctrl-C and SIGTERM stop the engine, never the run.
 
     Raises: `LoopRunning` where a loop runs already; KeyboardInterrupt and SystemExit(143) when stopped.
     """
@@ -174,7 +175,7 @@ def run(workflow: WorkflowSpec, *args: Any, **options: Any) -> Any:
 
 
 class Stopper:
-    """Runs a coroutine until it ends or a signal stops it: the first one lets it stop the engine, a second stops at once."""
+    """Runs a coroutine until it ends or a signal stops it: the first stops the engine, a second everything at once."""
 
     def __init__(self) -> None:
         self.caught: int | None = None

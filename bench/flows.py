@@ -96,5 +96,3 @@ async def latency(folder: str) -> dict[str, float]:
         for handle in crowd:
             await handle.cancel()
     return {"p99_s": taken[int(len(taken) * 0.99)], "median_s": statistics.median(taken), "count": len(taken)}
-
-

@@ -89,9 +89,7 @@ def configured(spec: Task[P, R], options: Mapping[str, Any]) -> Task[P, R]:
     """A copy of the task with these options checked and set."""
     unknown = options.keys() - _OPTIONS
     if unknown:
-        raise DefinitionError(
-            f"task {spec.name}: no option {min(unknown)!r}; there are {', '.join(sorted(_OPTIONS))}"
-        )
+        raise DefinitionError(f"task {spec.name}: no option {min(unknown)!r}; there are {', '.join(sorted(_OPTIONS))}")
     changed: dict[str, Any] = {field: getattr(spec, field) for field in TaskSpec.__struct_fields__}
     for key, value in options.items():
         if key in {"timeout", "deadline", "heartbeat"}:

@@ -198,7 +198,14 @@ class AttentionSet(Fact, tag="attention_set"):
     """The run cannot go on by itself. `cause` is the class of reason, `step` the step to blame."""
 
     cause: Literal[
-        "nondeterminism", "outcome_unknown", "compensation_failed", "endless_turn", "blocked", "refused", "suspect", "damaged"
+        "nondeterminism",
+        "outcome_unknown",
+        "compensation_failed",
+        "endless_turn",
+        "blocked",
+        "refused",
+        "suspect",
+        "damaged",
     ]
     reason: str
     step: str = ""

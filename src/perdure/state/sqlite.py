@@ -295,7 +295,10 @@ class SqliteStore:
 
     async def claim(self, node: str, pid: int, now: int) -> tuple[int, list[EpochRow], int]:
         """See `Upkeep.claim`."""
-        earlier = [EpochRow(epoch=e, node=n, pid=p, started_at=s, clean=bool(c), note=bytes(t or b"")) for e, n, p, s, c, t in self._rows("epochs")]
+        earlier = [
+            EpochRow(epoch=e, node=n, pid=p, started_at=s, clean=bool(c), note=bytes(t or b""))
+            for e, n, p, s, c, t in self._rows("epochs")
+        ]
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._epoch = self._db.execute(self._sql["epoch"], (node, pid, now)).fetchone()[0]

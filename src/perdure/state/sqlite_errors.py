@@ -29,7 +29,9 @@ def mapped(error: apsw.Error, doing: str) -> PerdureError:
     extended = getattr(error, "extendedresult", 0)
     text = f"{doing}: {error}"
     if extended in _SYNC_FAILED:
-        return StoreLost(f"{text}; what was written may not be kept: the engine stops, and the next start checks the store")
+        return StoreLost(
+            f"{text}; what was written may not be kept: the engine stops, and the next start checks the store"
+        )
     if isinstance(error, apsw.FullError):
         return StoreUnavailable(f"{text}: free some space, it goes on by itself")
     if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.CantOpenError):

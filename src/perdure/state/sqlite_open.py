@@ -58,7 +58,9 @@ class Opened:
         newest = known[-1][0]
         version = self.writer.pragma("user_version")
         if version > newest:
-            raise StoreNewer(f"{self.path} was written by a newer perdure (schema {version}, here {newest}): upgrade perdure")
+            raise StoreNewer(
+                f"{self.path} was written by a newer perdure (schema {version}, here {newest}): upgrade perdure"
+            )
         if version == 0:
             self.writer.pragma("journal_mode", "wal")
         for number, script in known:
@@ -102,9 +104,13 @@ class Opened:
             self._check_all(lost)
         if mark is None:
             if self.commits:
-                self.notices.append(f"{self.path}.mark is missing: that nothing was taken back cannot be checked this time")
+                self.notices.append(
+                    f"{self.path}.mark is missing: that nothing was taken back cannot be checked this time"
+                )
         elif mark.store_id != self.store_id:
-            self.notices.append(f"{self.path} is another store than the one that was here before (its mark begins afresh)")
+            self.notices.append(
+                f"{self.path} is another store than the one that was here before (its mark begins afresh)"
+            )
         elif self.commits < mark.commits and not self.settings.accept_loss:
             raise StoreBehind(
                 f"{self.path} holds {self.commits} commits, but {mark.commits} were acknowledged: its write-ahead log was lost, or it "
@@ -118,7 +124,9 @@ class Opened:
         if wrong != ["ok"]:
             raise StoreDamaged(f"{self.path}: {wrong[0]} (and {len(wrong) - 1} more): restore a backup")
         self.needs_full_check = True
-        self.notices.append(f"{self.path} was closed by a failed sync: its structure is sound, its histories are audited now")
+        self.notices.append(
+            f"{self.path} was closed by a failed sync: its structure is sound, its histories are audited now"
+        )
         lost.unlink()
 
     def close(self) -> None:

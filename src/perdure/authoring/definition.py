@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 
 class Graph(WorkflowSpec, Generic[P, R], eq=False):
-    """A workflow written as a graph: `.data` is its frozen definition."""
+    """A workflow written as a graph: `.definition` is its frozen data."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         scope = current.get()
@@ -46,23 +46,23 @@ class Graph(WorkflowSpec, Generic[P, R], eq=False):
         return cast("Awaitable[R]", scope.call_workflow(self, args, kwargs))
 
     @property
-    def data(self) -> GraphDefinition:
+    def definition(self) -> GraphDefinition:
         """`(N, A, D, C, P)` as frozen data."""
         assert self.graph is not None
         return self.graph
 
     def to_json(self) -> str:
         """The definition as a JSON document."""
-        return document.to_json(self.data, self.references())
+        return document.to_json(self.definition, self.references())
 
     def to_yaml(self) -> str:
         """The definition as a YAML document."""
-        return document.to_yaml(self.data, self.references())
+        return document.to_yaml(self.definition, self.references())
 
     def references(self) -> dict[str, str]:
         """ "module:name" of each task and workflow that a module holds, by its name in the definition."""
         found: dict[str, str] = {}
-        for node in self.data.nodes:
+        for node in self.definition.nodes:
             if node.task not in found:
                 reference = reference_to(self.workflows[node.task] if node.child else self.tasks[node.name])
                 if reference is not None:
@@ -70,14 +70,10 @@ class Graph(WorkflowSpec, Generic[P, R], eq=False):
         return found
 
     def __str__(self) -> str:
-        return str(self.data)
+        return str(self.definition)
 
     def __repr__(self) -> str:
-        return f"<graph {self.name} (version {self.version}), {len(self.data.nodes)} steps>"
-
-
-if "definition" not in WorkflowSpec.__struct_fields__:  # else it is the hash of the definition
-    Graph.definition = Graph.data  # type: ignore[assignment]
+        return f"<graph {self.name} (version {self.version}), {len(self.definition.nodes)} steps>"
 
 
 class GraphBuilder:
@@ -202,7 +198,7 @@ def assemble(
         kind="graph",
         signature=signature,
         result=Shape(result, f"result of {where}"),
-        definition=definition_hash(definition),
+        definition_hash=definition_hash(definition),
         source=source,
         module=module,
         fn=fn,

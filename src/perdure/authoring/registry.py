@@ -54,7 +54,7 @@ class Registry:
         there = self._workflows.get(key)
         if there is spec:
             return
-        if there is not None and (there.module, there.definition) != (spec.module, spec.definition):
+        if there is not None and (there.module, there.definition_hash) != (spec.module, spec.definition_hash):
             raise DefinitionError(
                 f"two workflows are named {spec.name!r} in version {spec.version!r}: in {there.module} and in {spec.module}; "
                 "give one of them another name= or version="

@@ -64,7 +64,7 @@ def _define(fn: Any, name: str | None, version: str, compensate: TaskSpec | None
         kind="flow",
         signature=signature,
         result=Shape(signature.result, f"result of workflow {called}"),
-        definition=_source_hash(fn),
+        definition_hash=_source_hash(fn),
         source=source_file(fn),
         module=fn.__module__,
         fn=guarded(fn),

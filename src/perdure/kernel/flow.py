@@ -136,7 +136,8 @@ class Flow(Decider, FlowLoop):
 
     def _on_timer(self, fact: f.TimerFired) -> None:
         timer = self.top_timer()
-        assert timer is not None and timer.key == fact.key, "a timer fires in its turn"
+        assert timer is not None
+        assert timer.key == fact.key, "a timer fires in its turn"
         self.fire(timer)
         self._turn()
 
@@ -241,7 +242,7 @@ class Flow(Decider, FlowLoop):
             unread,
             [owed for owed, _, _ in self.owed],
             msgspec.Raw(msgspec.json.encode(self.variables.values)),
-            self.spec.definition,
+            self.spec.definition_hash,
         )
 
     # --- what becomes of steps -----------------------------------------------------------------------
@@ -422,7 +423,7 @@ class Flow(Decider, FlowLoop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             self.close_coroutine(task.get_coro())  # type: ignore[arg-type]
         for future in self._failed:
-            future._log_traceback = False  # type: ignore[attr-defined]
+            future._log_traceback = False
         self.root = None
         self._ready.clear()
         self._timers.clear()

@@ -29,7 +29,7 @@ class Forced(Decider):
             kind="flow",
             signature=Signature.of(_no_code, "workflow"),
             result=Shape(Any, "result"),
-            definition="",
+            definition_hash="",
         )
         super().__init__(run_id, spec, catalogue)
         self._owed: dict[str, f.Owed] = {}

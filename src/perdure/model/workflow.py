@@ -15,7 +15,7 @@ from perdure.model.task import TaskSpec
 class WorkflowSpec(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     """What the engine knows of a workflow.
 
-    Shape: `definition` is the hash of a flow's source or a graph's data: it informs, replay decides (S23).
+    Shape: `definition_hash` is that of a flow's source or a graph's data: it informs, replay decides (S23).
            `fn` is a flow's async function; `graph` is a graph's definition and `tasks` its tasks by node task name.
     """
 
@@ -24,7 +24,7 @@ class WorkflowSpec(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     kind: Literal["flow", "graph"]
     signature: Signature
     result: Shape
-    definition: str
+    definition_hash: str
     source: str = ""
     module: str = ""
     fn: Callable[..., Any] | None = None

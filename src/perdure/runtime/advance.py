@@ -24,7 +24,7 @@ from perdure.model.payload import blob_ref
 from perdure.model.run import Life, Outcome, Wait
 from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import make
-from perdure.runtime.work import Work
+from perdure.runtime.work import Probe, Work
 from perdure.state.blobs import blob_hash_of
 from perdure.state.store import NewRun
 from perdure.version import VERSION
@@ -127,18 +127,19 @@ class Advance:
         self._command(run)
         run.decider.drop()
         run.generation = fact.generation
-        run.definition = run.spec.definition
+        run.definition = run.spec.definition_hash
         run.decider = make(run.id, run.spec, self.catalogue, self.limits)
         run.decider.depth = 0
         self.record(run, fact)
         self.work.batch.restart.append((run.ref, run.seq))
 
-    def attention(self, run: LiveRun, cause: str, reason: str, step: str = "") -> None:
+    def attention(self, run: LiveRun, cause: f.Cause, reason: str, step: str = "") -> None:
         """The run cannot go on by itself: say so in its history, and let it leave memory."""
         asked = run.decider
         self.write(
-            run, f.AttentionSet(self.at(run), asked.asked_n, asked.asked_h, cause, reason, step, run.spec.definition)
-        )  # type: ignore[arg-type]
+            run, f.AttentionSet(self.at(run), asked.asked_n, asked.asked_h, cause, reason, step,
+            run.spec.definition_hash)
+        )
         run.life = Life.ATTENTION
         run.outcome = encode_json(Outcome(reason=reason, cause=cause, step=step or None))
         for key in list(asked.open):
@@ -161,7 +162,8 @@ class Advance:
         if run.parent:
             self.send(
                 m.ChildDone(
-                    run=run.parent, at=self.now, key=run.parent_key, child=run.id, status=status, result=result, failure=failure,
+                    run=run.parent, at=self.now, key=run.parent_key, child=run.id, status=status, result=result,
+                    failure=failure,
                     request=f"{run.id}:{run.generation}:ended",
                 )
             )  # fmt: skip
@@ -207,7 +209,7 @@ class Advance:
         )
         return m.Start(
             run=command.child, at=self.now, workflow=command.workflow.name, version=command.workflow.version,
-            definition=command.workflow.definition, input=msgspec.Raw(command.input), input_hash=b"", seed=seed,
+            definition=command.workflow.definition_hash, input=msgspec.Raw(command.input), input_hash=b"", seed=seed,
             parent=run.id, parent_key=command.key, depth=from_parent.depth + 1,
         )  # fmt: skip
 
@@ -245,7 +247,8 @@ class Advance:
         if row_exists is None:
             self.work.batch.starts.append(
                 NewRun(
-                    ref=run.ref, workflow=spec.name, version=spec.version, definition=spec.definition, input_hash=message.input_hash,
+                    ref=run.ref, workflow=spec.name, version=spec.version, definition=spec.definition_hash,
+                    input_hash=message.input_hash,
                     tags=message.tags, parent=message.parent, parent_key=message.parent_key, source=message.source,
                     request=message.request, created_at=self.now, drawn=message.drawn,
                 )
@@ -253,7 +256,8 @@ class Advance:
         self.record(
             run,
             f.RunStarted(
-                self.now, 0, 0, spec.name, spec.version, spec.definition, message.input, message.seed, PYTHON, VERSION,
+                self.now, 0, 0, spec.name, spec.version, spec.definition_hash, message.input, message.seed, PYTHON,
+                VERSION,
                 message.parent, message.parent_key, message.request, message.source, message.depth,
             ),
         )  # fmt: skip
@@ -273,7 +277,8 @@ class Advance:
             self.record(
                 run,
                 f.StepCompleted(
-                    self.at(run), decider.asked_n, decider.asked_h, attempt.key, attempt.number, attempt.epoch, step.asked_seq,
+                    self.at(run), decider.asked_n, decider.asked_h, attempt.key, attempt.number, attempt.epoch,
+                    step.asked_seq,
                     step.ask, msgspec.Raw(attempt.result), attempt.worker, attempt.started,
                     f.NULL if undo is None else msgspec.Raw(step.args),
                 ),
@@ -296,7 +301,8 @@ class Advance:
         self.record(
             run,
             f.AttemptFailed(
-                self.at(run), decider.asked_n, decider.asked_h, attempt.key, attempt.number, attempt.epoch, step.asked_seq,
+                self.at(run), decider.asked_n, decider.asked_h, attempt.key, attempt.number, attempt.epoch,
+                step.asked_seq,
                 step.ask, failure, retry, attempt.worker, attempt.started,
                 f.NULL if step.spec.compensate is None else msgspec.Raw(step.args),
             ),
@@ -378,7 +384,8 @@ class Advance:
         self.record(
             run,
             f.StepResolved(
-                self.at(run, message.at), decider.asked_n, decider.asked_h, message.step, message.how, message.result, failure,
+                self.at(run, message.at), decider.asked_n, decider.asked_h, message.step, message.how, message.result,
+                failure,
                 message.by, message.request,
             ),
         )  # fmt: skip
@@ -415,16 +422,13 @@ class Advance:
         updates, epoch, now = work.batch.updates, self.epoch, self.now
         for run in work.runs:
             decider = run.decider
+            if decider.fresh and run.life is Life.LIVE:
+                self._begins(run, decider)
             if run.life is Life.LIVE:
-                if decider.fresh:
-                    self._begins(run, decider)
-                    if run.life is not Life.LIVE:
-                        updates.append(self._row(run, b"[]", now))
-                        continue
-                updates.append(self._row(run, self._wait(run, decider), now))
+                wait = self._wait(run, decider)
             else:
-                run.due = None
-                updates.append(self._row(run, b"[]", now))
+                run.due, wait = None, b"[]"
+            updates.append(self._row(run, wait, now))
             run.batch = work
             run.owner = epoch
 
@@ -435,7 +439,8 @@ class Advance:
             run.variables = encode_json(variables.values)
         ended = run.life.ended
         return (
-            run.ref, run.life.value, run.seq, run.head, decider.asked_n, decider.asked_h, run.generation, self.epoch, run.due,
+            run.ref, run.life.value, run.seq, run.head, decider.asked_n, decider.asked_h, run.generation, self.epoch,
+            run.due,
             wait, run.variables, run.outcome, run.definition, now, now if ended else None,
         )  # fmt: skip
 
@@ -466,16 +471,7 @@ class Advance:
                         self.at(run), decider.asked_n, decider.asked_h, step.key, step.attempt, self.epoch, step.ask
                     ),
                 )
-        self.work.begins.append((run, steps))
-
-
-class Probe:
-    """A step whose probe is to be run in place of its function."""
-
-    __slots__ = ("step",)
-
-    def __init__(self, step: Any) -> None:
-        self.step = step
+        self.work.begins.append((run, [*steps]))
 
 
 _HANDLERS: Mapping[type[m.Message], Callable[[Advance, LiveRun, Any], None]] = {

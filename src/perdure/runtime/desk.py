@@ -1,4 +1,6 @@
-"""What may be asked of runs, alike for an engine and for a client of its store: start, look, signal, cancel and more."""
+"""What may be asked of runs, alike for an engine and for a client of its store: start, look, signal,
+cancel and more.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,10 @@ class Handle:
         await self._desk.signal(self.id, name, value, request_id=request_id)
 
     async def cancel(self, reason: str = "", *, force: bool = False, request_id: str | None = None) -> None:
-        """Ask the run to end; durable when this returns. `force` ends it without its code, compensating from its facts."""
+        """Ask the run to end; durable when this returns.
+
+        `force` ends it without its code, compensating from its facts.
+        """
         await self._desk.cancel(self.id, reason, force=force, request_id=request_id)
 
     async def result(self, timeout: Duration | None = None) -> Any:
@@ -111,7 +116,8 @@ class Desk:
             check_id(request_id, "request id")
         chance = self.clock.chance()
         message = m.Start(
-            run=id or drawn_id(spec.name, chance), workflow=spec.name, version=spec.version, definition=spec.definition,
+            run=id or drawn_id(spec.name, chance), workflow=spec.name, version=spec.version,
+            definition=spec.definition_hash,
             input=msgspec.Raw(raw), input_hash=input_hash(raw), tags=_tags(tags), seed=self.clock.chance() >> 65,
             drawn=id is None, source=spec.source, request=request_id or "",
         )  # fmt: skip
@@ -157,7 +163,7 @@ class Desk:
         after, left = None, limit if limit is not None else 1 << 62
         while left > 0:
             page = await self.store.find(
-                Query(status=wanted, workflow=workflow, tags=tags, after=after, limit=min(PAGE, left))  # type: ignore[arg-type]
+                Query(status=wanted, workflow=workflow, tags=tags, after=after, limit=min(PAGE, left))
             )
             for row in page:
                 yield row
@@ -217,7 +223,10 @@ class Desk:
         await self._ask(m.Cancel(run=check_id(run_id), reason=str(reason)[:1000], force=force), request_id)
 
     async def retry(self, run_id: str, *, by: str = "", why: str = "", request_id: str | None = None) -> Handle:
-        """The same run, next generation: what succeeded and was not compensated is kept. Resumes one that needs attention."""
+        """The same run, next generation: what succeeded and was not compensated is kept.
+
+        Resumes one that needs attention.
+        """
         await self._ask(m.Retry(run=check_id(run_id), by=by, why=why), request_id)
         return Handle(self, run_id)
 

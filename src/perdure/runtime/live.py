@@ -19,7 +19,8 @@ class LiveRun:
     """
 
     __slots__ = (
-        "batch", "decider", "definition", "due", "facts_since", "generation", "head", "id", "input_hash", "life", "marked", "outcome",
+        "batch", "decider", "definition", "due", "facts_since", "generation", "head", "id", "input_hash", "life",
+        "marked", "outcome",
         "owner", "parent", "parent_key", "progress", "ref", "requests", "seq", "spec", "variables", "wait",
     )  # fmt: skip
 
@@ -31,7 +32,7 @@ class LiveRun:
         self.head = CHAIN_START
         self.life = Life.LIVE
         self.generation = 1
-        self.definition = spec.definition
+        self.definition = spec.definition_hash
         self.parent = self.parent_key = ""
         self.wait: Wait = NO_WAIT
         self.due: int | None = None

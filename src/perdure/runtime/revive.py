@@ -9,6 +9,7 @@ import msgspec
 
 from perdure.errors import IdInUse, NonDeterminism, PerdureError, UnknownRun, UnknownWorkflow, WrongState
 from perdure.kernel.forced import Forced
+from perdure.kernel.steps import STUCK
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.command import StartChild
@@ -124,14 +125,14 @@ class Revive:
                 item,
                 f.RunResumed(0, 0, 0, by, why, message.request if isinstance(message, m.Retry) else ""),
             )
-            run.definition = run.spec.definition
+            run.definition = run.spec.definition_hash
             if not isinstance(message, m.Retry):
                 run.requests.discard(message.request)
                 node.advance.message(run, message)
             elif message.request:
                 node.advance.work.runs[run] = None
             for step in run.decider.open.values():
-                if step.due == -1:
+                if step.due == STUCK:
                     step.due = None
                     step.forgiven = step.attempt - 1
                     run.decider.fresh[step.key] = step
@@ -200,7 +201,7 @@ class Revive:
         advance.runs[run.id] = run
         work.batch.starts.append(
             NewRun(
-                ref=run.ref, workflow=one.row.workflow, version=one.row.version, definition=run.spec.definition,
+                ref=run.ref, workflow=one.row.workflow, version=one.row.version, definition=run.spec.definition_hash,
                 input_hash=one.row.input_hash, tags=one.row.tags, source=one.row.source, request=item.message.request,
                 created_at=advance.now, drawn=False,
             )

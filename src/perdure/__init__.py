@@ -1,6 +1,6 @@
 """perdure: durable workflows for Python. Write ordinary functions; what they have done is never lost."""
 
-from perdure.app import arun, connect, open, run  # noqa: A004
+from perdure.app import arun, connect, open, run
 from perdure.authoring.graph import graph
 from perdure.authoring.inflow import (
     continue_as_new,
@@ -36,12 +36,13 @@ from perdure.model.run import WorkflowState
 from perdure.runtime.attempt import attempt, heartbeat, idempotency_key, progress, run_id
 from perdure.runtime.desk import Handle
 from perdure.runtime.engine import Engine
-from perdure.version import VERSION as __version__
+from perdure.version import VERSION as __version__  # noqa: N811
 
 __all__ = [
     "UNKNOWN", "Engine", "Failure", "Flow", "Handle", "IdInUse", "NeedsAttention", "NonDeterminism", "NotDone",
     "NotInWorkflow", "PerdureError", "ResultTimeout", "Retry", "RunCancelled", "RunFailed", "StepFailed", "StoreError",
-    "Task", "WorkflowState", "__version__", "arun", "attempt", "connect", "continue_as_new", "detach", "graph", "heartbeat",
+    "Task", "WorkflowState", "__version__", "arun", "attempt", "connect", "continue_as_new", "detach", "graph",
+    "heartbeat",
     "idempotency_key", "log", "now", "open", "patched", "progress", "random", "run", "run_id", "signal_run", "task",
     "uuid", "variables", "wait_signal", "workflow",
 ]  # fmt: skip

@@ -36,7 +36,8 @@ class EngineClock:
     __slots__ = ("_ahead_since", "_base_mono", "_base_us", "_last", "_mono_ns", "_wall_ns")
 
     def __init__(
-        self, persisted_us: int = 0, wall_ns: Callable[[], int] = time.time_ns, mono_ns: Callable[[], int] = time.monotonic_ns
+        self, persisted_us: int = 0, wall_ns: Callable[[], int] = time.time_ns, mono_ns: Callable[[], int] =
+        time.monotonic_ns
     ) -> None:  # fmt: skip
         self._wall_ns, self._mono_ns = wall_ns, mono_ns
         self._base_us = persisted_us

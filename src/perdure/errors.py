@@ -108,7 +108,8 @@ class NotInWorkflow(BadCall):
     def __init__(self, name: str, instead: str = "") -> None:
         hint = (
             instead
-            or f"call {name}.fn(...) for the plain function, or call {name}(...) inside a @workflow and run that with perdure.run(...)"
+            or f"call {name}.fn(...) for the plain function, or call {name}(...) inside a @workflow "
+            "and run that with perdure.run(...)"
         )
         super().__init__(f"{name}() was called outside a workflow: {hint}")
         self.name = name

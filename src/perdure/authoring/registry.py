@@ -56,7 +56,8 @@ class Registry:
             return
         if there is not None and (there.module, there.definition_hash) != (spec.module, spec.definition_hash):
             raise DefinitionError(
-                f"two workflows are named {spec.name!r} in version {spec.version!r}: in {there.module} and in {spec.module}; "
+                f"two workflows are named {spec.name!r} in version {spec.version!r}: in {there.module} "
+                f"and in {spec.module}; "
                 "give one of them another name= or version="
             )
         self._workflows[key] = spec

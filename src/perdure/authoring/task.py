@@ -61,7 +61,8 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Shape: `retry=Retry(...)`, `timeout=` of one attempt, `deadline=` of the step with all its attempts,
            `heartbeat=` the longest silence between two heartbeats, `compensate=` a task that gets the arguments,
            then the result, `raises=` exception types that come back as themselves, `pool=` "async", "thread" or
-           "process", `at_most_once=` with `probe=`, `concurrency=` on one node, `priority=`, `needs=`, `queue=`, `name=`.
+           "process", `at_most_once=` with `probe=`, `concurrency=` on one node, `priority=`, `needs=`, `queue=`,
+           `name=`.
     Raises: `DefinitionError` naming what is wrong.
     """
     if fn is None:

@@ -13,7 +13,10 @@ NULL = b"null"
 
 
 class Values:
-    """Where arguments are read from. Shape: `results` by node index (None: skipped or failed), `inputs` by parameter."""
+    """Where arguments are read from.
+
+    Shape: `results` by node index (None: skipped or failed), `inputs` by parameter.
+    """
 
     __slots__ = ("index", "inputs", "results")
 
@@ -21,7 +24,10 @@ class Values:
         self.index, self.results, self.inputs = index, results, inputs
 
     def raw(self, argument: Argument) -> bytes:
-        """The argument's encoding; a missing input is null (S29). Raises: `BadArgument` for a path that leads nowhere."""
+        """The argument's encoding; a missing input is null (S29).
+
+        Raises: `BadArgument` for a path that leads nowhere.
+        """
         if isinstance(argument, StepRef):
             found = self.results[self.index[argument.step]]
             return _picked(NULL if found is None else found, argument.path, argument.step)

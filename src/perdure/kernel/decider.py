@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import msgspec
 
 from perdure.kernel.attempt import DOUBTFUL
-from perdure.kernel.steps import Child, Undo
+from perdure.kernel.steps import STUCK, Child, Undo
 from perdure.model import fact as f
 from perdure.model.command import Abandon, Activity, CancelChild, Command
 from perdure.model.failure import Failure
@@ -28,7 +28,7 @@ MASK64 = (1 << 64) - 1
 class Trouble(NamedTuple):
     """Why the run needs attention, found while a turn was folded."""
 
-    cause: str
+    cause: f.Cause
     reason: str
     step: str = ""
 
@@ -91,8 +91,7 @@ class Decider:
     def on(self, fact: f.AnyFact, seq: int, expected: tuple[f.Decision, ...] = ()) -> None:
         """Fold one fact in: one turn. `expected` are the decisions that are recorded behind it, on replay."""
         self.seq = seq
-        if fact.at > self.now:
-            self.now = fact.at
+        self.now = max(self.now, fact.at)
         self.expected = expected
         self._fold[type(fact)](self, fact)
 
@@ -203,11 +202,12 @@ class Decider:
             step.due = fact.retry_at
             heappush(self.retries, (fact.retry_at, fact.key))
             return
-        if step is self.undoing:
+        undoing = self.undoing
+        if undoing is not None and step is undoing:
             self.trouble = Trouble(
                 "compensation_failed", f"compensation {fact.key} failed: {fact.failure.summary()}", fact.key
             )
-            step.due = -1
+            undoing.due = STUCK
             return
         del self.open[fact.key]
         self._failed_for_good(step, fact.failure, fact.args)

@@ -214,7 +214,7 @@ class Graph(Decider):
             return False
         try:
             return bool(condition({name: self._decoded(name) for name in node.when.names}))
-        except Exception as error:  # a condition is user code; what it raises is said, and never the node's
+        except Exception as error:  # noqa: BLE001 - a condition is user code; what it raises is said, and never the node's
             self.trouble = Trouble(
                 "refused", f"the condition of {node.name} raised {type(error).__name__}: {error}", node.name
             )

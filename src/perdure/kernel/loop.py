@@ -69,17 +69,17 @@ class FlowLoop(asyncio.AbstractEventLoop):
 
     # --- what asyncio's primitives stand on ----------------------------------------------------------
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         if self.dropped:
             raise Dropped
         handle = Handle(callback, args, context or copy_context())
         self._ready.append(handle)
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         return self._arm(self._time_us() + max(0, round(delay * 1_000_000)), callback, args, context)
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         return self._arm(max(self._time_us(), round(when * 1_000_000)), callback, args, context)
 
     def _arm(self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None) -> Timer:
@@ -214,7 +214,7 @@ def _refuse_as_completed(coro: Any) -> None:
 
 
 def _refused(name: str, instead: str) -> Callable[..., NoReturn]:
-    def refuse(self: FlowLoop, *args: Any, **kwargs: Any) -> NoReturn:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
         raise NotDurable(f"loop.{name}()", instead)
 
     return refuse

@@ -11,6 +11,8 @@ from perdure.model.task import TaskSpec
 from perdure.model.workflow import WorkflowSpec
 
 UNDO = "undo:"
+# The due time of a compensation that failed for good: never, until a person says otherwise.
+STUCK = -1
 # How a graph's node stands.
 WAITING, OPEN, SUCCEEDED, FAILED, SKIPPED = range(5)
 
@@ -51,7 +53,10 @@ class Undo:
 
 
 class NodeStep:
-    """One use of a task in a graph. Shape: `node` is the node's index, `item` the element's of a mapped node (-1: none)."""
+    """One use of a task in a graph.
+
+    Shape: `node` is the node's index, `item` the element's of a mapped node (-1: none).
+    """
 
     __slots__ = (
         "args", "ask", "asked_at", "asked_seq", "attempt", "due", "forgiven", "generation", "given_up", "intent",
@@ -60,7 +65,7 @@ class NodeStep:
 
     def __init__(
         self, key: str, spec: TaskSpec, args: bytes, values: tuple[Any, ...] | None, node: int, item: int
-    ) -> None:  # noqa: PLR0917
+    ) -> None:
         self.key, self.spec, self.args, self.values = key, spec, args, values
         self.node, self.item = node, item
         self.ask = self.asked_seq = self.asked_at = 0

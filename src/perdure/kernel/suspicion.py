@@ -35,8 +35,8 @@ def judge(deaths: Sequence[tuple[tuple[str, ...], bool]]) -> Suspicion:
     # Going back from the newest death, the suspects narrow as halves were carried.
     suspects = row[0]
     alone = 0
-    for carried in row:
-        if carried != suspects:
+    for one in row:
+        if one != suspects:
             break
         alone += 1
     if len(suspects) == 1:

@@ -19,7 +19,7 @@ class Variables(MutableMapping[str, Any]):
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self.values: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}  # type: ignore[assignment]
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]

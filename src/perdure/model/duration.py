@@ -36,7 +36,7 @@ def duration_us(value: Duration, what: str = "duration") -> int:
         micros = _from_text(value, what)
     elif isinstance(value, timedelta):
         micros = value // timedelta(microseconds=1)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and value == value and abs(value) < 1e12:
+    elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12:
         micros = round(value * 1_000_000)
     else:
         raise BadDuration(f"{what}: {value!r} is no duration: {_HINT}")

@@ -84,7 +84,10 @@ class AttemptFailed(Fact, tag="attempt_failed"):
 
 
 class StepCompleted(Fact, tag="step_completed"):
-    """A step has its result. `asked_seq` is the fact whose turn asked for it; `args` are kept where a compensation needs them."""
+    """A step has its result.
+
+    `asked_seq` is the fact whose turn asked for it; `args` are kept where a compensation needs them.
+    """
 
     key: str
     attempt: int
@@ -150,7 +153,10 @@ class CancelRequested(Fact, tag="cancel_requested"):
 
 
 class Owed(msgspec.Struct, array_like=True, gc=False):
-    """A recorded success that must be undone if the run fails: what the compensation needs. `known`: there is a result."""
+    """A recorded success that must be undone if the run fails: what the compensation needs.
+
+    `known`: there is a result.
+    """
 
     key: str
     generation: int
@@ -194,19 +200,22 @@ class RunCancelled(Fact, tag="run_cancelled"):
     reason: str
 
 
+Cause = Literal[
+    "nondeterminism",
+    "outcome_unknown",
+    "compensation_failed",
+    "endless_turn",
+    "blocked",
+    "refused",
+    "suspect",
+    "damaged",
+]
+
+
 class AttentionSet(Fact, tag="attention_set"):
     """The run cannot go on by itself. `cause` is the class of reason, `step` the step to blame."""
 
-    cause: Literal[
-        "nondeterminism",
-        "outcome_unknown",
-        "compensation_failed",
-        "endless_turn",
-        "blocked",
-        "refused",
-        "suspect",
-        "damaged",
-    ]
+    cause: Cause
     reason: str
     step: str = ""
     definition: str = ""
@@ -248,7 +257,7 @@ NOTES: Final = (RunRecovered, IntentRecorded, AttentionSet, RunResumed)
 ENDS: Final = (RunCompleted, RunFailed, RunCancelled)
 
 encode_fact = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(AnyFact)
+_decoder: msgspec.json.Decoder[AnyFact] = msgspec.json.Decoder(AnyFact)
 
 
 def decode_fact(body: bytes) -> AnyFact:

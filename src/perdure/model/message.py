@@ -84,7 +84,7 @@ class ChildDone(Message, tag="child_done"):
 AnyMessage = Start | Signal | Cancel | Retry | Fork | Resolve | ChildDone
 
 encode_message = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(AnyMessage)
+_decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
 
 
 def decode_message(body: bytes) -> AnyMessage:

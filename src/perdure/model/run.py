@@ -57,7 +57,8 @@ class RunRow(msgspec.Struct, kw_only=True):
     """One run as the store lists it. Derived from its history but for id, tags and what the start said.
 
     Units: `*_at` microseconds since 1970 UTC.
-    Shape: `no` is the store's own number; `head` is the last fact's chain hash; `asked_n`/`asked_h` the digest after the last turn.
+    Shape: `no` is the store's own number; `head` is the last fact's chain hash; `asked_n`/`asked_h` the digest after
+           the last turn.
     """
 
     id: str

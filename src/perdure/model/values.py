@@ -86,7 +86,7 @@ def _by_name(cls: Any) -> tuple[dict[str, bool], dict[str, bool]]:
 
 def _dumped(model: Any) -> Raw:
     """A pydantic model by its own dump; a set in it is put in order."""
-    how = _by_name(type(model))[0]
+    how = _by_name(type(model))[0]  # type: ignore[arg-type]  # a class is hashable
     python = model.model_dump(**how)
     refuse_non_finite(python)
     if any(hasattr(kind, "get_secret_value") for kinds, _ in _levels(python) for kind in kinds):

@@ -137,8 +137,8 @@ class Advance:
         """The run cannot go on by itself: say so in its history, and let it leave memory."""
         asked = run.decider
         self.write(
-            run, f.AttentionSet(self.at(run), asked.asked_n, asked.asked_h, cause, reason, step,
-            run.spec.definition_hash)
+            run,
+            f.AttentionSet(self.at(run), asked.asked_n, asked.asked_h, cause, reason, step, run.spec.definition_hash),
         )
         run.life = Life.ATTENTION
         run.outcome = encode_json(Outcome(reason=reason, cause=cause, step=step or None))

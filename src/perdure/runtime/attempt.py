@@ -73,11 +73,11 @@ def failure_from(error: BaseException, spec: TaskSpec) -> Failure:
     """An exception as data: its type, message, place, and the constructor's arguments where it is declared."""
     try:
         message = str(error)
-    except Exception:  # an exception whose own text fails is still a failure to record
+    except Exception:  # noqa: BLE001 - an exception whose own text fails is still a failure to record
         message = "(its message could not be read)"
     try:
         where = "".join(traceback.format_tb(error.__traceback__)[-12:])
-    except Exception:  # as above
+    except Exception:  # noqa: BLE001 - as above
         where = ""
     retry_after = getattr(error, "retry_after", None)
     after_us = None

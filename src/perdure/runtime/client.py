@@ -16,7 +16,10 @@ POLL_S = 0.02
 
 
 class Client(Desk):
-    """Made by `perdure.connect(...)`. What it asks is durable when its call returns; a running engine picks it up at once."""
+    """Made by `perdure.connect(...)`.
+
+    What it asks is durable when its call returns; a running engine picks it up at once.
+    """
 
     async def send(self, message: m.Message, *, repeated: bool = False) -> Any:
         message.at = self.clock.wall_us()

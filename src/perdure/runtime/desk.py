@@ -1,6 +1,4 @@
-"""What may be asked of runs, alike for an engine and for a client of its store: start, look, signal,
-cancel and more.
-"""
+"""What may be asked of runs, alike for an engine and for a client of its store: start, look, signal, cancel…"""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ async def state_of(store: Store, run_id: str) -> WorkflowState:
         variables=msgspec.json.decode(row.variables or b"{}"),
         history=tuple(entry_of(seq, fact) for seq, fact in decode(facts)),
         metadata=Metadata(
-            id=row.id, workflow=row.workflow, version=row.version, status=row.status, generation=row.generation, tags=row.tags,
+            id=row.id, workflow=row.workflow, version=row.version, status=row.status, generation=row.generation,
+            tags=row.tags,
             parent=row.parent, wait=row.wait, created=when(row.created_at),
             ended=None if row.ended_at is None else when(row.ended_at), failure=outcome.failure, reason=outcome.reason,
             progress={key: msgspec.json.decode(raw) for key, raw in found[0].progress.items()},

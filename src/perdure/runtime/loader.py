@@ -18,6 +18,7 @@ from perdure.kernel.forced import Forced
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.command import StartChild
+from perdure.model.failure import Failure
 from perdure.model.run import Life, Outcome, RunRow
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.live import LiveRun
@@ -39,7 +40,10 @@ RETRY_S = 0.2
 
 
 class Loader:
-    """Shape: `wanted` holds, by run id, what waits for a run that is not in memory: messages and attempts that ended."""
+    """Loads what is asked for, group by group.
+
+    Shape: `wanted` holds, by run id, what waits for a run that is not in memory: messages and attempts that ended.
+    """
 
     def __init__(self, node: Node, clean: Iterable[int], name: str) -> None:
         self.node = node
@@ -196,11 +200,11 @@ class Loader:
     def _started(self, entry: Item, message: m.Start, row: RunRow) -> None:
         """A start of a run that exists: the same input is the same run (S26)."""
         node = self.node
-        if row.workflow != message.workflow or row.input_hash != message.input_hash:
-            if not message.parent or row.parent != message.parent:
-                node.refuse(entry, IdInUse(row.id, row.workflow))
-                node.wake()
-                return
+        same = row.workflow == message.workflow and row.input_hash == message.input_hash
+        if not same and not (message.parent and row.parent == message.parent):
+            node.refuse(entry, IdInUse(row.id, row.workflow))
+            node.wake()
+            return
         if entry.inbox_no:
             node.advance.work.batch.inbox_done.append(entry.inbox_no)
         if entry.reply is not None and not entry.reply.done():
@@ -216,7 +220,7 @@ class Loader:
         for entry in entries:
             if isinstance(entry, Attempt):
                 node.pools.forget(entry)
-            elif isinstance(entry.message, m.Resolve | m.Retry) or isinstance(entry.message, m.Cancel):
+            elif isinstance(entry.message, m.Resolve | m.Retry | m.Cancel):
                 await self.revive.resume(entry, one.row)
             elif isinstance(entry.message, m.Start):
                 self._started(entry, entry.message, one.row)
@@ -311,8 +315,8 @@ class Loader:
             else:
                 self.kept_back.add(row.id)
 
-    def _needs_attention(
-        self, run: LiveRun, row: RunRow, cause: str, reason: str, step: str, entries: list[Any]
+    def _needs_attention(  # noqa: PLR0917
+        self, run: LiveRun, row: RunRow, cause: f.Cause, reason: str, step: str, entries: list[Any]
     ) -> None:
         advance = self.node.advance
         log.warning("run %s needs attention: %s", run.id, reason)
@@ -347,7 +351,7 @@ class Loader:
             if row is None:
                 run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
             elif row.life.ended:
-                run.decider.missed.append(child_done(row, child.key))  # type: ignore[attr-defined]
+                run.decider.missed.append(child_done(row, child.key))
 
     # --- joining those in memory -------------------------------------------------------------------------
 
@@ -366,9 +370,8 @@ class Loader:
         if run.decider.commands:
             advance._command(run)
         work.runs[run] = None
-        missed = getattr(run.decider, "missed", [])
-        items = entry.items + [Item(message) for message in missed]
-        missed.clear()
+        missed, run.decider.missed = run.decider.missed, []
+        items: list[Any] = [*entry.items, *(Item(message) for message in missed)]
         items.sort(key=_time)
         for item in items:
             work.entries.append(item)
@@ -466,7 +469,7 @@ def child_done(row: RunRow, key: str) -> m.ChildDone:
     outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
     failure = outcome.failure
     if row.life is Life.CANCELLED:
-        failure = f.Failure("perdure.RunCancelled", outcome.reason or "", "cancelled")
+        failure = Failure("perdure.RunCancelled", outcome.reason or "", "cancelled")
     return m.ChildDone(
         run=row.parent, at=row.ended_at or row.updated_at, key=key, child=row.id, status=row.life.value,  # type: ignore[arg-type]
         result=outcome.result, failure=failure, request=f"{row.id}:{row.generation}:ended",

@@ -20,13 +20,13 @@ from perdure.errors import Blocked, EngineStopped, PerdureError, StoreError, Sto
 from perdure.kernel.decider import Catalogue
 from perdure.model import message as m
 from perdure.model.run import Life
-from perdure.runtime.advance import Advance, Probe
+from perdure.runtime.advance import Advance
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.live import LiveRun
 from perdure.runtime.outage import fail
 from perdure.runtime.pools import Pools
 from perdure.runtime.watchdog import Watchdog
-from perdure.runtime.work import Entry, Item, Tick, Work, run_of
+from perdure.runtime.work import Entry, Item, Probe, Tick, Work, run_of
 from perdure.settings import Settings
 from perdure.state.store import Committed, Progress, Store
 
@@ -321,8 +321,8 @@ class Node:
             if runs.get(run.id) is not run:
                 continue
             for wanted in steps:
-                probing = type(wanted) is Probe
-                step: Any = wanted.step if probing else wanted
+                probing = isinstance(wanted, Probe)
+                step: Any = wanted.step if isinstance(wanted, Probe) else wanted
                 if step.key not in run.decider.open or (not probing and step.due is not None):
                     continue
                 there = running.get((run.id, step.key))

@@ -125,10 +125,10 @@ class Pools:
                 return
             queue.popleft()
             if not attempt.done and not attempt.left:
-                self._over(attempt, micros, now)
+                self._over(attempt, now)
         del self.expiries[micros]
 
-    def _over(self, attempt: Attempt, micros: int, now: float) -> None:
+    def _over(self, attempt: Attempt, now: float) -> None:
         spec = attempt.spec
         spent = self.clock.now_us() - attempt.started
         if attempt.deadline_at is not None and attempt.started + spent >= attempt.deadline_at:
@@ -210,7 +210,7 @@ class Pools:
                     me.uncancel()
             except NotDone as error:
                 attempt.fail(error)
-            except BaseException as error:  # whatever a task raises is its failure, and never the node's
+            except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the node's
                 attempt.fail(error)
             finally:
                 attempt.task = None
@@ -227,7 +227,7 @@ class Pools:
         self.threads.fifo.clear()
         self.processes.clear()
         deadline = self.clock.monotonic() + grace_s
-        while self.busy() and self.clock.monotonic() < deadline:
+        while self.busy() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread's end tells nobody
             await asyncio.sleep(0.005)
         self.stopping = True
         for attempt in list(self.running.values()):
@@ -250,9 +250,9 @@ def _body(attempt: Attempt) -> Callable[[], Any]:
     values = attempt.step.inputs()
     if not attempt.probing:
         return partial(spec.signature.call, spec.fn, values)
-    probe: Any = getattr(spec.probe, "fn", spec.probe)
-    if isinstance(spec.probe, TaskSpec):
-        return partial(spec.probe.signature.call, probe, values)
+    probe: Any = spec.probe
+    if isinstance(probe, TaskSpec):
+        return partial(probe.signature.call, probe.fn, values)
     return partial(probe, *values)
 
 
@@ -282,7 +282,7 @@ class _Driven:
                 try:
                     value = yield yielded
                     step = coro.send
-                except BaseException as error:  # cancellation and failures alike go into the attempt's code
+                except BaseException as error:  # noqa: BLE001 - cancellation and failures alike go into the attempt's code
                     value, step = error, coro.throw
                 watchdog.serial += 1
                 watchdog.what = self.attempt

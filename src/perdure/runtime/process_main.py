@@ -54,7 +54,7 @@ class _Pipe:
         self.pipe = pipe
         self.lock = threading.Lock()
 
-    def beat(self, attempt: Any, progress: bytes | None) -> None:
+    def beat(self, _: Any, progress: bytes | None) -> None:
         self.send(Reply(beat=True, progress=progress))
 
     def send(self, reply: Reply) -> None:
@@ -96,7 +96,7 @@ def _make(job: Job, link: _Pipe) -> Reply:
             return Reply(result=spec.result.round(value, job.payload_max)[0])
         finally:
             attempts.current.reset(token)
-    except BaseException as error:  # whatever a task raises is its failure, and never the process's
+    except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the process's
         return _failed(error, spec)
 
 
@@ -107,7 +107,7 @@ def _failed(error: BaseException, spec: TaskSpec | None) -> Reply:
     reply = Reply(failure=msgspec.json.encode(failure), error=live)
     try:
         ForkingPickler.dumps(reply)
-    except Exception:  # an exception that cannot be pickled travels as data only
+    except Exception:  # noqa: BLE001 - an exception that cannot be pickled travels as data only
         reply.error = RuntimeError(failure.message)
     return reply
 

@@ -22,7 +22,7 @@ Known = Sequence[tuple[int, f.AnyFact]]
 class Attention(PerdureError):
     """A history stops in a turn that needs attention. Carries its `cause` and `step`."""
 
-    def __init__(self, cause: str, reason: str, step: str) -> None:
+    def __init__(self, cause: f.Cause, reason: str, step: str) -> None:
         super().__init__(reason)
         self.cause, self.step = cause, step
 
@@ -38,7 +38,7 @@ def make(run_id: str, spec: WorkflowSpec, catalogue: Catalogue, limits: Limits) 
     """A decider for a run of this workflow, with nothing folded yet."""
     if spec.kind == "graph":
         return Graph(run_id, spec, catalogue, limits)
-    return Flow(run_id, spec, catalogue, limits)
+    return Flow(run_id, spec, catalogue, limits)  # type: ignore[abstract]  # what a loop has beyond it is refused by name
 
 
 def decode(facts: Sequence[tuple[int, bytes, bytes]]) -> list[tuple[int, f.AnyFact]]:

@@ -25,8 +25,10 @@ CARRIED_MAX = 10_000
 
 
 class Note(msgspec.Struct, omit_defaults=True):
-    """An epoch's own remarks. Shape: `carried` are runs whose marked steps were begun, `outcomes` of such that were recorded;
-    `lived` is set once the epoch lived a minute after it began them.
+    """An epoch's own remarks.
+
+    Shape: `carried` are runs whose marked steps were begun, `outcomes` of such that were recorded;
+           `lived` is set once the epoch lived a minute after it began them.
     """
 
     carried: list[str] = []
@@ -35,7 +37,10 @@ class Note(msgspec.Struct, omit_defaults=True):
 
 
 class Suspects:
-    """Shape: `back` are runs that are kept back in this epoch until those carried first have shown themselves harmless."""
+    """Who is kept back, who is carried, who is condemned.
+
+    Shape: `back` are runs that wait in this epoch until those carried first have shown themselves harmless.
+    """
 
     def __init__(self, node: Node, loader: Loader, earlier: list[EpochRow]) -> None:
         self.node, self.loader = node, loader

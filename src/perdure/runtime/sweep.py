@@ -1,4 +1,4 @@
-"""What finds all work without any hint: the inbox, the runs that are due, those to be recovered, those to be removed (D5)."""
+"""What finds all work without any hint (D5): the inbox, runs that are due, to be recovered, to be removed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ RETENTION_EVERY_S = 5.0
 
 
 class Sweep:
-    """Shape: `seen` are inbox rows that are being folded; `next_due` the earliest due time of a run out of memory, where known."""
+    """Shape: `seen` are inbox rows that are being folded; `next_due` the earliest due time of a run out of memory,
+    where known.
+    """
 
     def __init__(self, node: Node, loader: Loader) -> None:
         self.node, self.loader = node, loader
@@ -126,7 +128,7 @@ class Sweep:
             if len(rows) < PAGE:
                 break
             after = rows[-1]
-            while len(self.loader.wanted) > PAGE and node.lost is None:
+            while len(self.loader.wanted) > PAGE and node.lost is None:  # noqa: ASYNC110 - as fast as it loads
                 await asyncio.sleep(0.001)
         self.recovering = False
 

@@ -72,7 +72,7 @@ class ThreadPool:
             value = spec.signature.call(spec.fn, attempt.step.inputs())
             if not attempt.done:
                 attempt.succeed(value, self.pools.payload_max)
-        except BaseException as error:  # whatever a task raises is its failure, and never the node's
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the node's
             if not attempt.done:
                 attempt.fail(error)
 

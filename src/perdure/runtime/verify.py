@@ -68,7 +68,9 @@ async def _rows(store: Store, ids: Sequence[str]) -> dict[str, RunRow]:
 
 
 async def _replayed(store: Store, catalogue: Catalogue, settings: Settings, one: Loaded) -> ReplayResult | None:
-    """Run the code over the history; None where the code is not known here, or does not end the run (a forced cancel)."""
+    """Run the code over the history; None where the code is not known here,
+    or does not end the run (a forced cancel).
+    """
     row = one.row
     spec = catalogue.workflow(row.workflow, row.version)
     known = decode(one.facts)

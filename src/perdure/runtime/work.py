@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Item:
     """A message on its way into a run: who waits for it, and its row in the inbox (0: none).
 
-    Shape: `asked_before` when it may have been folded already (after a commit of unknown outcome, or by its request id).
+    Shape: `asked_before` when it may have been folded already (after a commit of unknown outcome, or by its request
+           id).
     """
 
     __slots__ = ("asked_before", "inbox_no", "message", "reply")
@@ -43,6 +44,15 @@ class Install:
 
     def __init__(self, run: LiveRun, items: list[Item]) -> None:
         self.run, self.items = run, items
+
+
+class Probe:
+    """A step whose probe is to be run in place of its function."""
+
+    __slots__ = ("step",)
+
+    def __init__(self, step: Activity) -> None:
+        self.step = step
 
 
 Entry = Any  # Item | Tick | Install | Attempt: told apart by type on the hot path
@@ -71,7 +81,7 @@ class Work:
     def __init__(self) -> None:
         self.batch = Batch()
         self.runs: dict[LiveRun, None] = {}
-        self.begins: list[tuple[LiveRun, list[Activity]]] = []
+        self.begins: list[tuple[LiveRun, list[Activity | Probe]]] = []
         self.abandons: list[tuple[str, str]] = []
         self.replies: list[tuple[Future[Any], Any]] = []
         self.starts: dict[str, tuple[LiveRun, Item]] = {}
@@ -85,8 +95,10 @@ class Work:
         """Whether there is nothing to write and nothing to tell."""
         batch = self.batch
         return not (
-            batch.facts or batch.starts or batch.inbox or batch.inbox_done or batch.updates or batch.answers or batch.progress
-            or batch.remove or batch.note or batch.clean or self.replies or self.attempts or self.begins or self.abandons or self.runs
+            batch.facts or batch.starts or batch.inbox or batch.inbox_done or batch.updates or batch.answers or
+            batch.progress
+            or batch.remove or batch.note or batch.clean or self.replies or self.attempts or self.begins or
+            self.abandons or self.runs
         )  # fmt: skip
 
 

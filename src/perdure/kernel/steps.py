@@ -63,7 +63,7 @@ class NodeStep:
         "item", "key", "node", "spec", "values",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self, key: str, spec: TaskSpec, args: bytes, values: tuple[Any, ...] | None, node: int, item: int
     ) -> None:
         self.key, self.spec, self.args, self.values = key, spec, args, values

@@ -1,0 +1,1 @@
+"""A pytest plugin: the simulated world and stores as fixtures."""

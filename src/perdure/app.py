@@ -6,16 +6,20 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from perdure.authoring.registry import Registry
 from perdure.clock import EngineClock
 from perdure.errors import BadCall, LoopRunning, NotAStore
 from perdure.model.ids import check_id
 from perdure.model.payload import input_hash
-from perdure.model.run import Life
+from perdure.model.run import Life, RunRow
+from perdure.model.text import redact
 from perdure.model.workflow import WorkflowSpec
 from perdure.monitoring.progress import Progress
 from perdure.runtime.client import Client
@@ -23,13 +27,19 @@ from perdure.runtime.desk import Handle
 from perdure.runtime.engine import Engine
 from perdure.runtime.figures import NodeFigures
 from perdure.runtime.proxy import Blocking
+from perdure.runtime.suspects import Note
 from perdure.settings import Settings
 from perdure.state.memory import MemoryStore
 from perdure.state.sqlite import SqliteStore
 from perdure.state.store import Query
 
 DEFAULT_STORE = "sqlite:///./perdure.db"
+# Unfinished runs with the same input, among which the newest of this version is resumed.
+RESUMABLE_MAX = 100
+# A stop that takes longer says so.
+STOP_SAID_S = 0.5
 Notice = Callable[[str], None]
+T = TypeVar("T")
 
 
 def say(text: str) -> None:
@@ -75,13 +85,18 @@ async def open_engine(address: str, registry: Registry, settings: Settings, noti
             sqlite_path(address),
             settings,
             wall,
-            waiting=lambda pid: notice(f"waiting for the engine that holds {address} (pid {pid})"),
+            waiting=lambda pid: notice(f"waiting for the engine that holds {redact(address)} (pid {pid})"),
         )
         for text in store.notices:
             notice(text)
-    epoch, earlier, persisted = await store.claim(os.uname().nodename, os.getpid(), wall.now_us())
-    engine = Engine(store, settings, EngineClock(persisted), registry, epoch, earlier)
-    await engine.begin()
+    try:
+        note = msgspec.json.encode(Note(serves=registry.names()))
+        epoch, earlier, persisted = await store.claim(os.uname().nodename, os.getpid(), wall.now_us(), note)
+        engine = Engine(store, settings, EngineClock(persisted), registry, epoch=epoch, earlier=earlier)
+        await engine.begin()
+    except BaseException:
+        await store.close()
+        raise
     return engine
 
 
@@ -91,7 +106,9 @@ def sqlite_path(address: str) -> str:
         return address.removeprefix("sqlite:///")
     if "://" not in address and address.endswith((".db", ".sqlite", ".perdure")):
         return address
-    raise NotAStore(f'store {address!r}: give "sqlite:///FILE.db" (four slashes for an absolute path) or "memory:"')
+    raise NotAStore(
+        f'store {redact(address)!r}: give "sqlite:///FILE.db" (four slashes for an absolute path) or "memory:"'
+    )
 
 
 def connect(address: str = DEFAULT_STORE, workflows: Iterable[Any] = (), **settings: Any) -> Blocking:
@@ -120,44 +137,86 @@ async def arun(
     """
     if not isinstance(workflow, WorkflowSpec):
         raise BadCall(f"run() takes a workflow, not {workflow!r}: decorate it with @workflow or @graph")
-    address = store or os.environ.get("PERDURE_STORE") or DEFAULT_STORE
-    settings = Settings.from_environment(os.environ)
-    if id is not None:
-        check_id(id)
-    if input is not None:
-        raw = workflow.signature.from_names(dict(input), settings.payload_max)
-    else:
-        raw, _ = workflow.signature.pack(args, kwargs, settings.payload_max)
-    engine = await open_engine(address, Registry([workflow]), settings, say)
-    try:
-        handle = None
-        if id is None and not fresh:
-            handle = await resumable(engine, workflow, raw)
-        if handle is None:
-            handle = await engine.start(workflow, *args, id=id, tags=tags, input=input, **kwargs)
+    asked = Asked(workflow, args, kwargs, input=input, id=id, fresh=fresh, tags=tags)
+    async with begun(asked, store_address(store), Settings.from_environment(os.environ), say) as (engine, handle):
         with Progress(NodeFigures(engine.node), handle.id, sys.stderr):
             return await handle.result()
+
+
+def store_address(given: str | None = None) -> str:
+    """The address of the store: as given, else PERDURE_STORE, else ./perdure.db."""
+    return given or os.environ.get("PERDURE_STORE") or DEFAULT_STORE
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a call of `run` asks for. Shape: the input is `input` by name where that is given, else `args` and `kwargs`."""
+
+    workflow: WorkflowSpec
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    input: Mapping[str, Any] | None = None
+    id: str | None = None
+    fresh: bool = False
+    tags: Mapping[str, str] | None = None
+
+    def encoded(self, limit: int) -> bytes:
+        """Raises: `BadArgument`, `NotEncodable`, `TooLarge`."""
+        signature = self.workflow.signature
+        if self.input is not None:
+            return signature.from_names(dict(self.input), limit)
+        return signature.pack(self.args, self.kwargs, limit)[0]
+
+
+@asynccontextmanager
+async def begun(asked: Asked, address: str, settings: Settings, notice: Notice) -> AsyncIterator[tuple[Engine, Handle]]:
+    """An engine with the run that is asked for, new or resumed; all that can be wrong with the call is found before.
+
+    Raises: `BadCall` and its kin; the errors of the store.
+    """
+    raw = asked.encoded(settings.payload_max)
+    if asked.id is not None:
+        check_id(asked.id)
+    workflow = asked.workflow
+    engine = await open_engine(address, Registry([workflow]), settings, notice)
+    try:
+        row = await resumable(engine, asked, raw)
+        if row is not None:
+            await resume(engine, row, notice)
+            handle = Handle(engine, row.id, workflow.result)
+        else:
+            handle = await engine.start(
+                workflow, *asked.args, id=asked.id, tags=asked.tags, input=asked.input, **asked.kwargs
+            )
+        yield engine, handle
     finally:
         await engine.stop()
 
 
-async def resumable(engine: Engine, workflow: WorkflowSpec, raw: bytes) -> Handle | None:
-    """The newest unfinished run of this workflow with this input from the same file, and a word about it on stderr."""
-    rows = await engine.store.find(
-        Query(
-            life=(Life.LIVE, Life.QUEUED, Life.ATTENTION), workflow=workflow.name, input_hash=input_hash(raw),
-            source=workflow.source, roots=True, limit=1,
-        )
-    )  # fmt: skip
-    if not rows:
+async def resumable(engine: Engine, asked: Asked, raw: bytes) -> RunRow | None:
+    """The newest unfinished run of this workflow with this input: that of the id asked for, else one from the same file.
+
+    Raises: `IdInUse` when a fresh run is asked for under the id of another.
+    """
+    workflow, life = asked.workflow, (Life.LIVE, Life.QUEUED, Life.ATTENTION)
+    same = Query(workflow=workflow.name, input_hash=input_hash(raw), life=life, limit=RESUMABLE_MAX)
+    if asked.id is not None:
+        if asked.fresh and await engine.store.find(Query(ids=(asked.id,), limit=1)):
+            raise BadCall(f"run {asked.id!r} exists: a fresh run needs another id, or none")
+        rows = await engine.store.find(msgspec.structs.replace(same, ids=(asked.id,)))
+    elif asked.fresh:
         return None
-    row = rows[0]
+    else:
+        rows = await engine.store.find(msgspec.structs.replace(same, source=workflow.source, roots=True))
+    return next((row for row in rows if row.version == workflow.version), None)
+
+
+async def resume(engine: Engine, row: RunRow, notice: Notice) -> None:
+    """Say which run goes on and how many steps it keeps; one that needs attention is tried again."""
     state = await engine.state(row.id)
     kept = sum(1 for entry in state.history if entry.kind in {"step_completed", "child_ended"})
-    say(f"resumed run {row.id}: {kept} steps kept")
+    notice(f"resumed run {row.id}: {kept:,} step{'s' * (kept != 1)} kept")
     if row.life is Life.ATTENTION:
         await engine.retry(row.id, why="run again")
-    return Handle(engine, row.id, workflow.result)
 
 
 def run(workflow: WorkflowSpec, *args: Any, **options: Any) -> Any:
@@ -171,37 +230,46 @@ def run(workflow: WorkflowSpec, *args: Any, **options: Any) -> Any:
         pass
     else:
         raise LoopRunning("an event loop runs here already: use `await perdure.arun(...)`")
-    return Stopper().run(arun(workflow, *args, **options))
+    left = "stopped; the run goes on when the same command is given again"
+    return Stopper(lambda: left).run(arun(workflow, *args, **options))
 
 
 class Stopper:
-    """Runs a coroutine until it ends or a signal stops it: the first stops the engine, a second everything at once."""
+    """Runs a coroutine until it ends or a signal stops it: the first stops the engine, a second everything at once.
 
-    def __init__(self) -> None:
+    Shape: `left` gives the text that says how what was stopped goes on.
+    """
+
+    def __init__(self, left: Callable[[], str], notice: Notice = say) -> None:
+        self.left, self.notice = left, notice
         self.caught: int | None = None
 
-    def run(self, coro: Any) -> Any:
-        return asyncio.run(self._guarded(coro))
+    def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Raises: KeyboardInterrupt or SystemExit(143) when a signal stopped it."""
+        try:
+            return asyncio.run(self._guarded(coro))
+        except asyncio.CancelledError:
+            if self.caught is None:
+                raise
+        self.notice(self.left())
+        if self.caught == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self.caught)
 
-    async def _guarded(self, coro: Any) -> Any:
+    async def _guarded(self, coro: Coroutine[Any, Any, T]) -> T:
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(coro)
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, self._stop, number, task)
             except (ValueError, RuntimeError, NotImplementedError):
                 continue  # not the main thread: its owner handles signals
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if self.caught is None:
-                raise
-            say("stopped; the run goes on when the same command is given again")
-            if self.caught == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise SystemExit(128 + self.caught) from None
+        return await task
 
-    def _stop(self, number: int, task: Any) -> None:
+    def _stop(self, number: int, task: asyncio.Future[Any]) -> None:
         if self.caught is not None:
             os._exit(128 + number)
         self.caught = number
         task.cancel()
+        asyncio.get_running_loop().call_later(
+            STOP_SAID_S, self.notice, "stopping: what is in hand may end first; once more stops at once"
+        )

@@ -1,4 +1,4 @@
-"""Text for people: what was given by others is shown so that it can do no harm to a terminal (F103)."""
+"""Text for people: what others gave is shown so that it can do no harm to a terminal (F103) and tells no secret (F97)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from typing import Final
 # C0 and C1 controls, DEL, line separators, direction marks and overrides, zero-width characters, surrogates.
 _HARMFUL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\x1b"}
+
+
+# What stands before the last @ of an address is a name and its password; parameters of these names hold secrets.
+_PASSWORD: Final = re.compile(r"""([a-z][a-z0-9+.-]*://[^\s:/@'"]*):[^\s'"]*@""", re.IGNORECASE)
+_SECRET: Final = re.compile(r"""([?&;](?:\w*(?:pass|pwd|secret|token|key)\w*)=)[^\s&;'"]+""", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """The text without the passwords of the addresses in it (F97)."""
+    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
 
 
 def escape(text: str, limit: int | None = None) -> str:

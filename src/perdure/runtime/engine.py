@@ -30,15 +30,15 @@ class Engine(Desk):
     Shape: `epoch` is this engine's time on the store; `node` its loop.
     """
 
-    def __init__(  # noqa: PLR0917
-        self, store: Store, settings: Settings, clock: Clock, registry: Registry, epoch: int, earlier: list[EpochRow]
+    def __init__(
+        self, store: Store, settings: Settings, clock: Clock, registry: Registry, *, epoch: int, earlier: list[EpochRow]
     ) -> None:
         super().__init__(store, settings, clock, registry)
         self.epoch = epoch
         self.node = Node(store, registry, settings, clock, epoch)
         clean = [row.epoch for row in earlier if row.clean]
         self.loader = Loader(self.node, clean, f"{os.uname().nodename}:{os.getpid()}")
-        self.suspects = Suspects(self.node, self.loader, earlier)
+        self.suspects = Suspects(self.node, self.loader, earlier, registry.names())
         self.sweep = Sweep(self.node, self.loader)
         self._sweeping: asyncio.Task[None] | None = None
         self._collector: tuple[int, int, int] | None = None

@@ -27,13 +27,22 @@ CARRIED_MAX = 10_000
 class Note(msgspec.Struct, omit_defaults=True):
     """An epoch's own remarks.
 
-    Shape: `carried` are runs whose marked steps were begun, `outcomes` of such that were recorded;
+    Shape: `serves` are (name, version) of workflows; `carried` are runs whose marked steps were begun, `outcomes` of such that were recorded;
            `lived` is set once the epoch lived a minute after it began them.
     """
 
+    serves: list[tuple[str, str]] = []
     carried: list[str] = []
     outcomes: int = 0
     lived: bool = False
+
+
+def note_of(row: EpochRow) -> Note:
+    """What an epoch remarked; an empty note where it cannot be read."""
+    try:
+        return msgspec.json.decode(row.note or b"{}", type=Note)
+    except msgspec.DecodeError:
+        return Note()
 
 
 class Suspects:
@@ -42,21 +51,14 @@ class Suspects:
     Shape: `back` are runs that wait in this epoch until those carried first have shown themselves harmless.
     """
 
-    def __init__(self, node: Node, loader: Loader, earlier: list[EpochRow]) -> None:
-        self.node, self.loader = node, loader
+    def __init__(self, node: Node, loader: Loader, earlier: list[EpochRow], serves: list[tuple[str, str]]) -> None:
+        self.node, self.loader, self.serves = node, loader, serves
         clean_since = next((i for i, row in enumerate(earlier) if row.clean), len(earlier))
-        notes = [self._note(row) for row in earlier[:clean_since]]
+        notes = [note_of(row) for row in earlier[:clean_since]]
         self.verdict: Suspicion = judge([(tuple(note.carried), bool(note.outcomes or note.lived)) for note in notes])
-        self.note = Note()
+        self.note = Note(serves=self.serves)
         loader.suspects = self
         node.on_commit.append(self._committed)
-
-    @staticmethod
-    def _note(row: EpochRow) -> Note:
-        try:
-            return msgspec.json.decode(row.note or b"{}", type=Note)
-        except msgspec.DecodeError:
-            return Note()
 
     def may_carry(self, run_id: str) -> bool:
         """Whether a recovered run with marked steps may begin them now."""
@@ -102,7 +104,7 @@ class Suspects:
         """Those carried first are harmless, or slow: carry the others, who are judged on their own."""
         if not self.verdict.back:
             return
-        self.note = Note()
+        self.note = Note(serves=self.serves)
         back, self.verdict = self.verdict.back, Suspicion(frozenset(), self.verdict.condemned)
         for run_id in sorted(back):
             self.loader(run_id, None)

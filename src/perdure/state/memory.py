@@ -293,11 +293,11 @@ class MemoryStore:
 
     # --- upkeep ----------------------------------------------------------------------------------------
 
-    async def claim(self, node: str, pid: int, now: int) -> tuple[int, list[EpochRow], int]:
+    async def claim(self, node: str, pid: int, now: int, note: bytes = b"") -> tuple[int, list[EpochRow], int]:
         """See `Upkeep.claim`. Nobody else can hold it."""
         earlier = [copy(row) for row in reversed(self._epochs[-EPOCHS_SHOWN:])]
         self.epoch += 1
-        self._epochs.append(EpochRow(epoch=self.epoch, node=node, pid=pid, started_at=now, clean=False, note=b""))
+        self._epochs.append(EpochRow(epoch=self.epoch, node=node, pid=pid, started_at=now, clean=False, note=note))
         return self.epoch, earlier, self._clock
 
     async def backup(self, destination: str) -> None:

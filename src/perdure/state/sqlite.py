@@ -146,7 +146,7 @@ class SqliteStore:
         found = mapped(error, doing)
         if isinstance(found, StoreLost):
             self._lost = found
-            open(f"{self.path}.lost", "a").close()  # noqa: SIM115, PTH123 - an empty note for the next start
+            open(f"{self.path}.lost", "a").close()  # noqa: PTH123 - an empty note for the next start
         return found
 
     def _usable(self) -> None:
@@ -293,7 +293,7 @@ class SqliteStore:
 
     # --- upkeep ----------------------------------------------------------------------------------------
 
-    async def claim(self, node: str, pid: int, now: int) -> tuple[int, list[EpochRow], int]:
+    async def claim(self, node: str, pid: int, now: int, note: bytes = b"") -> tuple[int, list[EpochRow], int]:
         """See `Upkeep.claim`."""
         earlier = [
             EpochRow(epoch=e, node=n, pid=p, started_at=s, clean=bool(c), note=bytes(t or b""))
@@ -301,7 +301,7 @@ class SqliteStore:
         ]
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._epoch = self._db.execute(self._sql["epoch"], (node, pid, now)).fetchone()[0]
+            self._epoch = self._db.execute(self._sql["epoch"], (node, pid, now, note)).fetchone()[0]
             self._db.execute(self._sql["count"])
             self._commit_now()
         except apsw.Error as error:

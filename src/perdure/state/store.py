@@ -217,8 +217,8 @@ class Store(Protocol):
 class Upkeep(Protocol):
     """What keeps a store healthy; no part of a run's life."""
 
-    async def claim(self, node: str, pid: int, now: int) -> tuple[int, list[EpochRow], int]:
-        """Begin an epoch: its number, the rows of the newest earlier epochs (at most 64, newest first), and the last clock.
+    async def claim(self, node: str, pid: int, now: int, note: bytes = b"") -> tuple[int, list[EpochRow], int]:
+        """Begin an epoch with this note: its number, the rows of the newest earlier epochs (at most 64, newest first), and the last clock.
 
         Raises: `StoreLocked` when another engine holds the store (after the wait in settings).
         """

@@ -42,7 +42,7 @@ UPDATE epochs SET note = ?2 WHERE epoch = ?1
 -- name: clean
 UPDATE epochs SET clean = 1 WHERE epoch = ?
 -- name: epoch
-INSERT INTO epochs (epoch, node, pid, started_at) SELECT COALESCE(MAX(epoch), 0) + 1, ?1, ?2, ?3 FROM epochs RETURNING epoch
+INSERT INTO epochs (epoch, node, pid, started_at, note) SELECT COALESCE(MAX(epoch), 0) + 1, ?1, ?2, ?3, ?4 FROM epochs RETURNING epoch
 -- name: tombstone
 INSERT OR REPLACE INTO tombstones (id, input_hash, outcome) SELECT id, input_hash, outcome FROM runs
 WHERE id = ?1 AND life IN ('completed', 'failed', 'cancelled')

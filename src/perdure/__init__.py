@@ -17,6 +17,7 @@ from perdure.authoring.inflow import (
 from perdure.authoring.task import Task, task
 from perdure.authoring.workflow import Flow, workflow
 from perdure.errors import (
+    DefinitionError,
     IdInUse,
     NeedsAttention,
     NonDeterminism,
@@ -34,13 +35,14 @@ from perdure.model.failure import Failure
 from perdure.model.policy import Retry
 from perdure.model.run import WorkflowState
 from perdure.runtime.attempt import attempt, heartbeat, idempotency_key, progress, run_id
+from perdure.runtime.client import Client
 from perdure.runtime.desk import Handle
 from perdure.runtime.engine import Engine
 from perdure.version import VERSION as __version__  # noqa: N811
 
 __all__ = [
-    "UNKNOWN", "Engine", "Failure", "Flow", "Handle", "IdInUse", "NeedsAttention", "NonDeterminism", "NotDone",
-    "NotInWorkflow", "PerdureError", "ResultTimeout", "Retry", "RunCancelled", "RunFailed", "StepFailed", "StoreError",
+    "UNKNOWN", "Client", "DefinitionError", "Engine", "Failure", "Flow", "Handle", "IdInUse", "NeedsAttention",
+    "NonDeterminism", "NotDone", "NotInWorkflow", "PerdureError", "ResultTimeout", "Retry", "RunCancelled", "RunFailed", "StepFailed", "StoreError",
     "Task", "WorkflowState", "__version__", "arun", "attempt", "connect", "continue_as_new", "detach", "graph",
     "heartbeat",
     "idempotency_key", "log", "now", "open", "patched", "progress", "random", "run", "run_id", "signal_run", "task",

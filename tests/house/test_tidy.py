@@ -24,7 +24,7 @@ POSITIONAL = 5
 ROOM_DOCSTRING_LINES = 10
 
 NO_NAMES = {"base", "bases", "common", "core", "helper", "helpers", "misc", "util", "utils"}
-LOOP_FILES = re.compile(r"(flow\w*|loop)\.py")
+LOOP_FILES = re.compile(r"(flow|loop|futures)\.py")
 DRIVER_FILES = re.compile(r"sqlite\w*\.py")
 SLEEPS = {"time.sleep", "asyncio.sleep"}
 MAY_SLEEP = re.compile(r"#.*\b(durable|work)\b")
@@ -172,7 +172,7 @@ def foreign_loops(path: Path) -> Iterator[str]:
         return
     for node, module in imports(parsed(path)):
         if module.partition(".")[0] == "asyncio":
-            yield f"{at(path, node)}: in the kernel only flow*.py and loop.py import asyncio"
+            yield f"{at(path, node)}: in the kernel only flow.py, loop.py and futures.py import asyncio"
 
 
 def foreign_drivers(path: Path) -> Iterator[str]:

@@ -191,7 +191,7 @@ def row_of(
     graph: bool = False,
 ) -> RunRow:
     """The row that is the fold of this history."""
-    folded = fold(recorded, graph=graph)
+    folded = fold(recorded, graph=graph, illegal=[])
     started = folded.started
     return RunRow(
         id=run,

@@ -57,7 +57,8 @@ COMPLETENESS: list[Broken] = [
     ("a skip of what must run", case.graph, edit(6, key="two"), "C1 required", 4),
     ("a condition judged too soon", case.graph, edit(6, reason="condition"), "C1 required", 4),
     ("an outcome of what cannot run", case.graph, both(drop(6), again(4, 6, key="more")), "C1 required", 6),
-    ("a failure that no join takes", case.graph, both(*(node(n, join="succeeded") for n in ("sum", "two", "report"))), "C1 required", 11),
+    ("a failure that no join takes", case.graph,
+     both(*(node(n, join="succeeded") for n in ("sum", "two", "report"))), "C1 required", 11),
     ("a child that was required", case.graph, drop(15), "C1 required", None),
     ("a compensation lost", case.compensated, drop(5), "C1 what a failed", 7),
     ("a doubtful step not undone", case.cancelled, drop(4), "C1 what a failed", 4),
@@ -67,7 +68,8 @@ COMPLETENESS: list[Broken] = [
     ("a request consumed twice", case.flow, edit(8, request="q1"), "C2 each request", 8),
     ("an acknowledged request lost", case.flow, drop(4), "C2 no acknowledged", None),
     ("nothing to wake it", case.live, row(wait=NO_WAIT), "L1", 2),
-    ("only an ended child to wake it", case.live, both(row(wait=Wait(children=("kid",))), child(life=Life.FAILED)), "L1", 2),
+    ("only an ended child to wake it", case.live,
+     both(row(wait=Wait(children=("kid",))), child(life=Life.FAILED)), "L1", 2),
     ("attention without a reason", case.attention, edit(2, reason=""), "L1", 2),
 ]  # fmt: skip
 

@@ -87,6 +87,8 @@ def _row_pairs(view: View) -> Iterator[tuple[str, Any, Any]]:
     yield "head", row.head or f.CHAIN_START, folded.head
     yield "generation", row.generation, folded.generation
     yield "having ended", row.ended_at is not None, folded.ended_at is not None
+    early = row.ended_at is not None and folded.ended_at is not None and row.ended_at < folded.ended_at
+    yield "end before its fact", early, False
     yield "outcome", outcome_of(row), folded.outcome
     if started is not None:
         yield "workflow", row.workflow, started.workflow

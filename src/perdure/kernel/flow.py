@@ -106,9 +106,9 @@ class Flow(Decider, FlowLoop):
 
     def _on_retried(self, fact: f.RunRetried) -> None:
         self.steps_generation = fact.generation
-        self.generation_retried(fact.generation)
+        self._make_again(fact.generation)
 
-    def generation_retried(self, generation: int) -> None:
+    def _make_again(self, generation: int) -> None:
         """Steps without a kept result are made again, as steps of this generation (S21)."""
         for step in self.open.values():
             step.generation = generation
@@ -285,7 +285,7 @@ class Flow(Decider, FlowLoop):
         count = scope.counts.get(name, 0) + 1
         scope.counts[name] = count
         key = f"{scope.scope}{name}#{count}"
-        step = Step(self, key, task, raw, values, self._asked(b"task", key, raw))
+        step = Step(self, key, task, raw, values, ask=self._asked(b"task", key, raw))
         if self.journal is not None:
             self.journal[key] = self.seq
         self.open[key] = step
@@ -311,7 +311,12 @@ class Flow(Decider, FlowLoop):
         if self.journal is not None:
             self.journal[key] = self.seq
         child = Child(
-            key, child_id(self.run_id, self.steps_generation, key, workflow.name), workflow, raw, ask, self.seq
+            key,
+            child_id(self.run_id, self.steps_generation, key, workflow.name),
+            workflow,
+            raw,
+            ask=ask,
+            asked_seq=self.seq,
         )
         child.target = ChildStep(self, key, child.id)
         self.children[key] = child

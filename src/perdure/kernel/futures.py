@@ -34,16 +34,10 @@ class Timer(Handle):
 
     __slots__ = ("due", "key", "loop", "order")
 
-    def __init__(  # noqa: PLR0917
-        self,
-        loop: FlowLoop,
-        due: int,
-        order: int,
-        key: str,
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
+    def __init__(
+        self, loop: FlowLoop, due: int, key: str, call: Callable[..., Any], *, order: int, args: tuple[Any, ...],
         context: Context,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(call, args, context)
         self.loop, self.due, self.order, self.key = loop, due, order, key
 
@@ -94,7 +88,7 @@ class Step(asyncio.Future[Any]):
         "given_up", "intent", "key", "spec", "values",
     )  # fmt: skip
 
-    def __init__(self, flow: Flow, key: str, spec: TaskSpec, args: bytes, values: tuple[Any, ...], ask: int) -> None:  # noqa: PLR0917
+    def __init__(self, flow: Flow, key: str, spec: TaskSpec, args: bytes, values: tuple[Any, ...], *, ask: int) -> None:
         self._ordinal = flow.ordinal()
         super().__init__(loop=flow)
         self.flow = flow

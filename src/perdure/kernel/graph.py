@@ -254,7 +254,7 @@ class Graph(Decider):
     def _ask(self, i: int, node: Node, key: str, raw: bytes, item: int) -> None:
         spec = self.spec.tasks[node.name]
         values = spec.signature.unpack(raw)
-        step = NodeStep(key, spec, raw, values, i, item)
+        step = NodeStep(key, spec, raw, values, node=i, item=item)
         step.ask = self._asked(b"task", key, raw)
         step.asked_seq, step.asked_at, step.generation = self.seq, self.now, self.steps_generation
         if self.journal is not None:
@@ -295,7 +295,12 @@ class Graph(Decider):
         if self.journal is not None:
             self.journal[key] = self.seq
         child = Child(
-            key, child_id(self.run_id, self.steps_generation, key, workflow.name), workflow, raw, ask, self.seq
+            key,
+            child_id(self.run_id, self.steps_generation, key, workflow.name),
+            workflow,
+            raw,
+            ask=ask,
+            asked_seq=self.seq,
         )
         child.target = i
         self.children[key] = child

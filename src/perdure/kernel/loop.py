@@ -86,7 +86,15 @@ class FlowLoop(asyncio.AbstractEventLoop):
         if self.dropped:
             raise Dropped
         self._timer_count += 1
-        timer = Timer(self, due, self._timer_count, self._timer_key(due), callback, args, context or copy_context())
+        timer = Timer(
+            self,
+            due,
+            self._timer_key(due),
+            callback,
+            order=self._timer_count,
+            args=args,
+            context=context or copy_context(),
+        )
         heappush(self._timers, timer)
         return timer
 

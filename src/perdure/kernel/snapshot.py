@@ -96,7 +96,7 @@ def restore(graph: Graph, body: bytes) -> None:
 
 def _restore_steps(graph: Graph, snap: _Snapshot) -> None:
     for key, node, item, attempt, forgiven, due, intent, asked_seq, asked_at, args, ask in snap.steps:
-        step = NodeStep(key, graph.spec.tasks[graph.plan.nodes[node].name], bytes(args), None, node, item)
+        step = NodeStep(key, graph.spec.tasks[graph.plan.nodes[node].name], bytes(args), None, node=node, item=item)
         step.attempt, step.forgiven, step.due, step.intent = attempt, forgiven, due, intent
         step.asked_seq, step.asked_at, step.ask = asked_seq, asked_at, ask
         graph.open[key] = step
@@ -107,7 +107,7 @@ def _restore_steps(graph: Graph, snap: _Snapshot) -> None:
     graph.retries.sort()
     for key, id, args, ask, asked_seq, target in snap.children:
         workflow = graph.spec.workflows[graph.plan.nodes[target].task]
-        child = Child(key, id, workflow, bytes(args), ask, asked_seq)
+        child = Child(key, id, workflow, bytes(args), ask=ask, asked_seq=asked_seq)
         child.target = target
         graph.children[key] = child
     by_key: dict[str, Any] = {

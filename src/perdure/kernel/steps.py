@@ -22,7 +22,7 @@ class Child:
 
     __slots__ = ("args", "ask", "asked_seq", "detached", "given_up", "id", "key", "target", "workflow")
 
-    def __init__(self, key: str, id: str, workflow: WorkflowSpec, args: bytes, ask: int, asked_seq: int) -> None:  # noqa: PLR0917
+    def __init__(self, key: str, id: str, workflow: WorkflowSpec, args: bytes, *, ask: int, asked_seq: int) -> None:
         self.key, self.id, self.workflow, self.args = key, id, workflow, args
         self.ask, self.asked_seq = ask, asked_seq
         self.given_up = self.detached = False
@@ -63,8 +63,8 @@ class NodeStep:
         "item", "key", "node", "spec", "values",
     )  # fmt: skip
 
-    def __init__(  # noqa: PLR0917
-        self, key: str, spec: TaskSpec, args: bytes, values: tuple[Any, ...] | None, node: int, item: int
+    def __init__(
+        self, key: str, spec: TaskSpec, args: bytes, values: tuple[Any, ...] | None, *, node: int, item: int
     ) -> None:
         self.key, self.spec, self.args, self.values = key, spec, args, values
         self.node, self.item = node, item

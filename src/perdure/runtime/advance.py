@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import platform
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.errors import Blocked, IdInUse, UnknownWorkflow, WrongState
+from perdure.errors import Blocked, IdInUse, UnknownWorkflow
 from perdure.kernel import attempt as attempts
 from perdure.kernel.decider import Catalogue, Decider, Trouble
 from perdure.kernel.flow import Limits
@@ -22,6 +22,7 @@ from perdure.model.command import Abandon, CancelChild, SendSignal, StartChild
 from perdure.model.failure import Failure
 from perdure.model.payload import blob_ref
 from perdure.model.run import Life, Outcome, Wait
+from perdure.runtime.handlers import HANDLERS
 from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import make
 from perdure.runtime.work import Probe, Work
@@ -325,71 +326,6 @@ class Advance:
         self.work.begins.append((run, [Probe(step)]))
         self.work.runs[run] = None
 
-    def signal(self, run: LiveRun, message: m.Signal) -> None:
-        decider = run.decider
-        self.record(
-            run,
-            f.SignalReceived(
-                self.at(run, message.at), decider.asked_n, decider.asked_h, message.name, message.value, message.request
-            ),
-        )
-
-    def cancel(self, run: LiveRun, message: m.Cancel) -> None:
-        decider = run.decider
-        if decider.cancelled is not None and not message.force:
-            return
-        self.record(
-            run,
-            f.CancelRequested(
-                self.at(run, message.at),
-                decider.asked_n,
-                decider.asked_h,
-                message.reason,
-                message.request,
-                message.force,
-            ),
-        )
-
-    def child_done(self, run: LiveRun, message: m.ChildDone) -> None:
-        decider = run.decider
-        child = decider.children.get(message.key)
-        if child is None or child.id != message.child or child.detached:
-            self.late += 1
-            return
-        self.record(
-            run,
-            f.ChildEnded(
-                self.at(run, message.at), decider.asked_n, decider.asked_h, message.key, message.child, message.status,
-                child.asked_seq, child.ask, message.result, message.failure,
-                f.NULL if child.workflow.compensate is None else msgspec.Raw(child.args),
-            ),
-        )  # fmt: skip
-
-    def resolve(self, run: LiveRun, message: m.Resolve) -> None:
-        """Raises: `WrongState` when the step is not open."""
-        decider = run.decider
-        step = decider.open.get(message.step)
-        if step is None:
-            raise WrongState(
-                f"run {run.id} has no open step {message.step!r}; open are: {', '.join(decider.open) or 'none'}"
-            )
-        if message.how == "result":
-            step.spec.result.decode(message.result)
-        failure = (
-            Failure("perdure.Resolved", f"failed by {message.by or 'hand'}", step=message.step)
-            if message.how == "fail"
-            else None
-        )
-        self.work.abandons.append((run.id, message.step))
-        self.record(
-            run,
-            f.StepResolved(
-                self.at(run, message.at), decider.asked_n, decider.asked_h, message.step, message.how, message.result,
-                failure,
-                message.by, message.request,
-            ),
-        )  # fmt: skip
-
     def tick(self, run: LiveRun, until: int) -> None:
         """Fire the timers that are due, one fact each, in order; release the retries that are due."""
         while run.life is Life.LIVE:
@@ -413,7 +349,7 @@ class Advance:
             if message.request in run.requests:
                 return
             run.requests.add(message.request)
-        _HANDLERS[type(message)](self, run, message)
+        HANDLERS[type(message)](self, run, message)
 
     # --- what a commit says of each run -----------------------------------------------------------------
 
@@ -472,11 +408,3 @@ class Advance:
                     ),
                 )
         self.work.begins.append((run, [*steps]))
-
-
-_HANDLERS: Mapping[type[m.Message], Callable[[Advance, LiveRun, Any], None]] = {
-    m.Signal: Advance.signal,
-    m.Cancel: Advance.cancel,
-    m.ChildDone: Advance.child_done,
-    m.Resolve: Advance.resolve,
-}

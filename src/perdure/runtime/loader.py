@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.errors import IdInUse, NonDeterminism, PerdureError, StoreDamaged, StoreError, UnknownRun, WrongState
+from perdure.kernel.decider import Trouble
 from perdure.kernel.forced import Forced
 from perdure.model import fact as f
 from perdure.model import message as m
@@ -280,13 +281,13 @@ class Loader:
                 rebuild(run.decider, history, one)
                 check_frontier(run.decider, row.seq, row.asked_n, row.asked_h)
         except NonDeterminism as error:
-            self._needs_attention(run, row, "nondeterminism", str(error), error.step, entries)
+            self._needs_attention(run, row, Trouble("nondeterminism", str(error), error.step), entries)
             return
         except Attention as error:
-            self._needs_attention(run, row, error.cause, str(error), error.step, entries)
+            self._needs_attention(run, row, Trouble(error.cause, str(error), error.step), entries)
             return
         except StoreDamaged as error:
-            self._needs_attention(run, row, "damaged", str(error), "", entries)
+            self._needs_attention(run, row, Trouble("damaged", str(error)), entries)
             return
         run.requests.update(request for _, fact in history if (request := getattr(fact, "request", "")))
         self.look_up(run, children)
@@ -315,17 +316,15 @@ class Loader:
             else:
                 self.kept_back.add(row.id)
 
-    def _needs_attention(  # noqa: PLR0917
-        self, run: LiveRun, row: RunRow, cause: f.Cause, reason: str, step: str, entries: list[Any]
-    ) -> None:
+    def _needs_attention(self, run: LiveRun, row: RunRow, trouble: Trouble, entries: list[Any]) -> None:
         advance = self.node.advance
-        log.warning("run %s needs attention: %s", run.id, reason)
+        log.warning("run %s needs attention: %s", run.id, trouble.reason)
         run.decider.drop()
         run.decider = make(run.id, run.spec, advance.catalogue, advance.limits)
         run.decider.now = row.updated_at
         run.decider.asked_n, run.decider.asked_h = row.asked_n, row.asked_h
         advance.now = self.node.clock.now_us()
-        advance.attention(run, cause, reason, step)
+        advance.attention(run, *trouble)
         for entry in entries:
             if isinstance(entry, Attempt):
                 advance.work.attempts.append(entry)
@@ -342,7 +341,7 @@ class Loader:
         for one in await self.node.store.load([run_id]):
             run = self._make(one.row)
             if run is not None and one.row.life is Life.LIVE:
-                self._needs_attention(run, one.row, "refused", f"the store refuses its facts: {reason}", "", [])
+                self._needs_attention(run, one.row, Trouble("refused", f"the store refuses its facts: {reason}"), [])
 
     def look_up(self, run: LiveRun, children: dict[str, RunRow]) -> None:
         """Every child that is waited for: one that is missing is started, one that has ended is told (F50)."""

@@ -120,7 +120,7 @@ class World:
         self.starts += 1
         epoch, earlier, persisted = await self.store.inner.claim("simulated", self.starts, self.clock.wall_us())
         clock = self.clock.engine_clock(persisted)
-        engine = Engine(self.store, self.settings, clock, Registry(self.served), epoch, earlier)
+        engine = Engine(self.store, self.settings, clock, Registry(self.served), epoch=epoch, earlier=earlier)
         if self._threads == "simulated":
             engine.node.pools.threads = SimulatedThreads(engine.node.pools, self.random)
         await engine.begin()

@@ -149,7 +149,10 @@ def store_address(given: str | None = None) -> str:
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a call of `run` asks for. Shape: the input is `input` by name where that is given, else `args` and `kwargs`."""
+    """What a call of `run` asks for.
+
+    Shape: the input is `input` by name where that is given, else `args` and `kwargs`.
+    """
 
     workflow: WorkflowSpec
     args: tuple[Any, ...] = ()
@@ -193,9 +196,9 @@ async def begun(asked: Asked, address: str, settings: Settings, notice: Notice) 
 
 
 async def resumable(engine: Engine, asked: Asked, raw: bytes) -> RunRow | None:
-    """The newest unfinished run of this workflow with this input: that of the id asked for, else one from the same file.
+    """The newest unfinished run of this workflow with this input: the one of the id asked for, or from the same file.
 
-    Raises: `IdInUse` when a fresh run is asked for under the id of another.
+    Raises: `BadCall` when a fresh run is asked for under the id of another.
     """
     workflow, life = asked.workflow, (Life.LIVE, Life.QUEUED, Life.ATTENTION)
     same = Query(workflow=workflow.name, input_hash=input_hash(raw), life=life, limit=RESUMABLE_MAX)

@@ -1,4 +1,4 @@
-"""Text for people: what others gave is shown so that it can do no harm to a terminal (F103) and tells no secret (F97)."""
+"""Text for people: what others gave does no harm to a terminal (F103), and tells no secret (F97)."""
 
 from __future__ import annotations
 

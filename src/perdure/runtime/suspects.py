@@ -27,8 +27,8 @@ CARRIED_MAX = 10_000
 class Note(msgspec.Struct, omit_defaults=True):
     """An epoch's own remarks.
 
-    Shape: `serves` are (name, version) of workflows; `carried` are runs whose marked steps were begun, `outcomes` of such that were recorded;
-           `lived` is set once the epoch lived a minute after it began them.
+    Shape: `serves` are (name, version) of workflows; `carried` are runs whose marked steps were begun, `outcomes` of such
+           that were recorded; `lived` is set once the epoch lived a minute after it began them.
     """
 
     serves: list[tuple[str, str]] = []

@@ -40,6 +40,8 @@ encode_json = msgspec.json.Encoder().encode
 # Waits that hold nothing but a number of open steps, and their encodings: most commits write one of few.
 _STEPS_ONLY: dict[int, tuple[Wait, bytes]] = {}
 STEPS_ONLY_KEPT = 1_000
+# Generations that may begin in one commit of a run: more is an endless loop.
+CONTINUES_MAX = 1_000
 _NOT_DECLARED = "its outcome is unknown: an exception that it does not declare left it"
 
 
@@ -86,6 +88,12 @@ class Advance:
 
     def record(self, run: LiveRun, fact: f.AnyFact) -> None:
         """One turn: write the fact, fold it, write what the run decided, note what it wants."""
+        self._turn(run, fact)
+        continued = self._follow(run)
+        if continued is not None:
+            self._continue(run, continued)
+
+    def _turn(self, run: LiveRun, fact: f.AnyFact) -> None:
         self.write(run, fact)
         decider = run.decider
         watchdog = self.watchdog
@@ -104,35 +112,42 @@ class Advance:
             decider.trouble = Trouble(
                 "blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s"
             )
-        self.follow(run)
 
-    def follow(self, run: LiveRun) -> None:
-        """What a turn led to: trouble, decisions, commands."""
+    def _follow(self, run: LiveRun) -> f.RunContinued | None:
+        """What a turn led to: trouble, decisions, commands. Gives a continuation for its caller to begin."""
         decider = run.decider
         if decider.trouble is not None:
             self.attention(run, *decider.trouble)
-            return
+            return None
         if decider.decisions:
             decisions, decider.decisions = decider.decisions, []
             for fact in decisions:
                 if isinstance(fact, f.RunContinued):
-                    self._continue(run, fact)
-                    return
+                    return fact
                 self.write(run, fact)
                 if isinstance(fact, f.ENDS):
                     self._ended(run, fact)
         if decider.commands:
             self._command(run)
+        return None
 
     def _continue(self, run: LiveRun, fact: f.RunContinued) -> None:
-        self._command(run)
-        run.decider.drop()
-        run.generation = fact.generation
-        run.definition = run.spec.definition_hash
-        run.decider = make(run.id, run.spec, self.catalogue, self.limits)
-        run.decider.depth = 0
-        self.record(run, fact)
-        self.work.batch.restart.append((run.ref, run.seq))
+        """Begin the next generation in the same commit, and those that follow on it at once, up to a bound."""
+        following: f.RunContinued | None = fact
+        for _ in range(CONTINUES_MAX):
+            if following is None:
+                return
+            self._command(run)
+            run.decider.drop()
+            run.generation = following.generation
+            run.definition = run.spec.definition_hash
+            run.decider = make(run.id, run.spec, self.catalogue, self.limits)
+            self.work.batch.restart.append((run.ref, run.seq + 1))
+            self._turn(run, following)
+            following = self._follow(run)
+        if following is not None:
+            reason = f"it continued as new {CONTINUES_MAX} times in a row and waited for nothing: an endless loop?"
+            self.attention(run, "endless_turn", reason)
 
     def attention(self, run: LiveRun, cause: f.Cause, reason: str, step: str = "") -> None:
         """The run cannot go on by itself: say so in its history, and let it leave memory."""

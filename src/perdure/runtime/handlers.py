@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.errors import WrongState
+from perdure.errors import PerdureError, WrongState
+from perdure.kernel.failures import type_name
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.failure import Failure
@@ -83,6 +84,15 @@ def resolve(advance: Advance, run: LiveRun, message: m.Resolve) -> None:
             failure,
             message.by, message.request,
         ),
+    )  # fmt: skip
+
+
+def not_started(start: m.Start, error: PerdureError) -> m.ChildDone:
+    """What a parent is told of a child that could not be started."""
+    failure = Failure(type_name(type(error)), str(error), "refused")
+    return m.ChildDone(
+        run=start.parent, at=start.at, key=start.parent_key, child=start.run, status="failed", failure=failure,
+        request=f"{start.run}:0:ended",
     )  # fmt: skip
 
 

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 class LiveRun:
     """Shape: `seq`, `head` are those of the last fact folded, committed or not; `batch` is the batch that holds its
-    newest facts, None when all are committed; `marked` are steps that were due when the owner before died (S15).
+    newest facts, None when all are committed; `marked` are steps that were due when the owner before died (S15);
+    `kept` is the hash of the definition that the store keeps for it, where it is a graph; `snapped` the fact of the
+    snapshot that the store has (0: none), `snapshot_at` the one from which on the next is taken (0: never).
     """
 
     __slots__ = (
-        "batch", "decider", "definition", "due", "facts_since", "generation", "head", "id", "input_hash", "life",
-        "marked", "outcome",
-        "owner", "parent", "parent_key", "progress", "ref", "requests", "seq", "spec", "variables", "wait",
+        "batch", "decider", "definition", "due", "generation", "head", "id", "input_hash", "kept", "life", "marked",
+        "outcome", "owner", "parent", "parent_key", "progress", "ref", "requests", "seq", "snapped", "snapshot_at",
+        "spec", "variables", "wait",
     )  # fmt: skip
 
     def __init__(self, id: str, spec: WorkflowSpec, decider: Decider) -> None:
@@ -41,6 +43,7 @@ class LiveRun:
         self.requests: set[str] = set()
         self.progress: dict[str, bytes] = {}
         self.batch: object | None = None
-        self.facts_since = 0
+        self.kept = ""
+        self.snapped = self.snapshot_at = 0
         self.owner = 0
         self.marked: set[str] = set()

@@ -26,7 +26,7 @@ from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, effective, fill, make, replay
 from perdure.runtime.revive import Revive
 from perdure.runtime.work import Install, Item
-from perdure.state.store import Loaded, Query
+from perdure.state.store import BatchRefused, Loaded, Query
 
 if TYPE_CHECKING:
     from perdure.kernel.decider import Decider
@@ -325,23 +325,44 @@ class Loader:
         run.decider.asked_n, run.decider.asked_h = row.asked_n, row.asked_h
         advance.now = self.node.clock.now_us()
         advance.attention(run, *trouble)
-        for entry in entries:
-            if isinstance(entry, Attempt):
-                advance.work.attempts.append(entry)
-            else:
-                self(run.id, entry)
+        self._again(run.id, entries)
         advance.seal(advance.work)
         self.node.wake()
 
-    def quarantine(self, run_id: str, reason: str) -> None:
-        """A run whose facts the store refuses goes to attention alone."""
-        self.node.loop.create_task(self._quarantine(run_id, reason))
+    def quarantine(self, run_id: str, reason: str, entries: list[Any]) -> None:
+        """A run that cannot be folded or written goes to attention, alone; what waited for it follows."""
+        entries.extend(self.wanted.pop(run_id, ()))
+        self.node.loop.create_task(self._quarantine(run_id, reason, entries))
 
-    async def _quarantine(self, run_id: str, reason: str) -> None:
-        for one in await self.node.store.load([run_id]):
-            run = self._make(one.row)
-            if run is not None and one.row.life is Life.LIVE:
-                self._needs_attention(run, one.row, Trouble("refused", f"the store refuses its facts: {reason}"), [])
+    async def _quarantine(self, run_id: str, reason: str, entries: list[Any]) -> None:
+        node, trouble = self.node, Trouble("refused", reason)
+        found = await node.store.load([run_id])
+        present = node.advance.runs.get(run_id)
+        if present is not None and present.life is Life.LIVE:
+            node.advance.now = node.clock.now_us()
+            node.advance.attention(present, *trouble)
+            node.advance.seal(node.advance.work)
+            self._again(run_id, entries)
+        elif found and found[0].row.life is Life.LIVE:
+            run = self._make(found[0].row)
+            if run is not None:
+                self._needs_attention(run, found[0].row, trouble, entries)
+        elif found:
+            self.kept_back.add(run_id)
+            log.error("run %s stays %s: %s", run_id, found[0].row.life.value, reason)
+        else:
+            for entry in entries:
+                if isinstance(entry, Item):
+                    node.refuse(entry, BatchRefused(f"run {run_id} was not started: {reason}"))
+        node.wake()
+
+    def _again(self, run_id: str, entries: list[Any]) -> None:
+        """What waited for a run that needs attention now: attempts are dropped, messages are kept for it."""
+        for entry in entries:
+            if isinstance(entry, Attempt):
+                self.node.advance.work.attempts.append(entry)
+            elif isinstance(entry, Item):
+                self(run_id, entry)
 
     def look_up(self, run: LiveRun, children: dict[str, RunRow]) -> None:
         """Every child that is waited for: one that is missing is started, one that has ended is told (F50)."""

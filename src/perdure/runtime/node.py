@@ -22,8 +22,9 @@ from perdure.model import message as m
 from perdure.model.run import Life
 from perdure.runtime.advance import Advance
 from perdure.runtime.attempt import Attempt
+from perdure.runtime.handlers import not_started
 from perdure.runtime.live import LiveRun
-from perdure.runtime.outage import fail
+from perdure.runtime.outage import fail, isolate
 from perdure.runtime.pools import Pools
 from perdure.runtime.watchdog import Watchdog
 from perdure.runtime.work import Entry, Item, Probe, Tick, Work, run_of
@@ -53,6 +54,7 @@ class Node:
         self.lost: StoreLost | None = None
         self.pause_s = PAUSE_FIRST_S
         self.suspects: set[str] = set()
+        self.folding: Any = None  # what is being folded: the run to blame, should that fail
         self.dues: list[tuple[int, str]] = []
         self.alarm: asyncio.TimerHandle | None = None
         self.alarm_at = 0
@@ -116,6 +118,9 @@ class Node:
         except Blocked:
             log.warning("the loop was interrupted: the batch is folded again")
             fail(self, StoreUnavailable("the loop was interrupted"))
+        except Exception as error:
+            log.exception("run %s cannot be folded: it is set aside", run_of(self.folding))
+            isolate(self, run_of(self.folding), f"{type(error).__name__}: {error}")
         if self.queue and self.flying is None:
             self.wake()
 
@@ -132,17 +137,21 @@ class Node:
                 return
             entry = queue.popleft()
             entries.append(entry)
+            self.folding = entry
             if type(entry) is Attempt:
                 run = runs.get(entry.run_id)
+                if run is None:  # it was dropped in an outage, and waits for its reload (D3)
+                    entries.pop()
+                    self.on_load(entry.run_id, entry)
+                    continue
                 work.attempts.append(entry)
-                if run is not None and run.life is Life.LIVE:
+                if run.life is Life.LIVE:
                     advance.outcome(run, entry)
-                elif run is None:
-                    self.on_load(entry.run_id, None)
             else:
                 self._fold_other(entry)
             while pending:
-                self._fold_inner(pending.popleft())
+                self.folding = message = pending.popleft()
+                self._fold_inner(message)
         advance.seal(work)
 
     def _alone(self, work: Work) -> bool:
@@ -233,13 +242,13 @@ class Node:
                     run = advance.start(message)
                     advance.work.starts[run.id] = (run, Item(message))
                 except PerdureError as error:
-                    log.warning("child %s of run %s: %s", message.run, message.parent, error)
+                    advance.send(not_started(message, error))
             return
         run_or_none = advance.runs.get(message.run)
-        if run_or_none is None or run_or_none.life is not Life.LIVE:
-            advance.undelivered += 1
-            return
-        self.fold_into(run_or_none, Item(message))
+        if run_or_none is not None and run_or_none.life is Life.LIVE:
+            self.fold_into(run_or_none, Item(message))
+        elif run_or_none is None or not run_or_none.life.ended:
+            advance.send(message)  # it needs attention since the message was sent: the inbox keeps it
 
     # --- commit, then act ----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from perdure.errors import StoreError, StoreLost, StoreUnavailable
 from perdure.runtime.work import Item, Tick, Work, run_of
+from perdure.state.store import BatchRefused
 
 if TYPE_CHECKING:
     from perdure.runtime.live import LiveRun
@@ -72,12 +73,24 @@ def _blame(node: Node, error: StoreError, work: Work) -> None:
     if work.solo or len(touched) <= 1:
         for run_id in touched:
             log.error("run %s is refused by the store: %s", run_id, error)
-            node.queue = deque(entry for entry in node.queue if run_of(entry) != run_id)
-            node.on_load.quarantine(run_id, str(error))
+            _set_aside(node, run_id, f"the store refuses its facts: {error}")
         node.suspects -= touched
     else:
         node.suspects |= touched
     node.wake()
+
+
+def isolate(node: Node, run_id: str, reason: str) -> None:
+    """Folding this run failed in a way that nobody foresaw: it goes to attention, the others are folded again."""
+    fail(node, BatchRefused(reason), Work())
+    _set_aside(node, run_id, f"it cannot be folded: {reason}")
+
+
+def _set_aside(node: Node, run_id: str, reason: str) -> None:
+    """Let a run go to attention; what waits for it in the queue waits for that."""
+    waiting = [entry for entry in node.queue if run_of(entry) == run_id]
+    node.queue = deque(entry for entry in node.queue if run_of(entry) != run_id)
+    node.on_load.quarantine(run_id, reason, waiting)
 
 
 def _lose(node: Node, error: StoreLost) -> None:

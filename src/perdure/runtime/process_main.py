@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -64,7 +65,9 @@ class _Pipe:
 
 def serve(pipe: Connection, parent: int) -> None:
     """Make attempts until the node is gone."""
+    os.setpgid(0, 0)  # what a task starts is of this group, and is ended with it
     _die_with(parent)
+    threading.Thread(target=_watch, args=(pipe.fileno(),), name="perdure-node", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = _Pipe(pipe)
     while True:
@@ -83,6 +86,15 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def _watch(pipe: int) -> None:
+    """End this process and what it started when the node's end of the pipe closes, whatever a task does then."""
+    watched = select.poll()
+    watched.register(pipe, 0)
+    while not any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in watched.poll()):
+        pass
+    os.killpg(0, signal.SIGKILL)
 
 
 def _make(job: Job, link: _Pipe) -> Reply:
@@ -106,8 +118,8 @@ def _failed(error: BaseException, spec: TaskSpec | None) -> Reply:
     live = error if spec is not None and isinstance(error, (*spec.retry.on, *spec.retry.never)) else None
     reply = Reply(failure=msgspec.json.encode(failure), error=live)
     try:
-        ForkingPickler.dumps(reply)
-    except Exception:  # noqa: BLE001 - an exception that cannot be pickled travels as data only
+        ForkingPickler.loads(ForkingPickler.dumps(reply))
+    except Exception:  # noqa: BLE001 - an exception that cannot be pickled, or not be read back, travels as data only
         reply.error = RuntimeError(failure.message)
     return reply
 

@@ -1,7 +1,8 @@
 """Attempts in processes of their own: spawned, never forked, watched through their pipes.
 
 A process that dies fails the attempt it had, and nothing else. Processes die with their node: by
-PR_SET_PDEATHSIG where there is one, and because their pipe closes.
+PR_SET_PDEATHSIG where there is one, and because their pipe closes. Each leads a group of its own: what a task started
+itself is ended with its process, or by the store's next owner.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 from collections import deque
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -41,6 +43,15 @@ class Worker:
         theirs.close()
         self.attempt: Attempt | None = None
 
+    def kill(self) -> None:
+        """End the process, and what it started."""
+        self.process.kill()
+        assert self.process.pid
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except OSError:
+            return  # none of its group is left, or it had not begun one
+
 
 class ProcessPool:
     def __init__(self, bound: int, pools: Pools) -> None:
@@ -49,6 +60,7 @@ class ProcessPool:
         self.fifo: Fifo[Attempt] = Fifo()
         self.idle: deque[Worker] = deque()
         self.workers: set[Worker] = set()
+        self.roster: Any = None  # where the store remembers them for its next owner
         self._loop = asyncio.get_running_loop()
 
     def pids(self) -> list[int]:
@@ -75,6 +87,8 @@ class ProcessPool:
     def _hire(self) -> Worker:
         worker = Worker()
         self.workers.add(worker)
+        if self.roster is not None:
+            self.roster.add(worker.process.pid)
         self._loop.add_reader(worker.pipe.fileno(), self._hear, worker)
         return worker
 
@@ -98,10 +112,9 @@ class ProcessPool:
         attempt.worker = str(worker.process.pid)
         try:
             worker.pipe.send(job)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            if isinstance(error, OSError):
-                self._lost(worker)
-                return
+        except OSError:
+            self._lost(worker)
+        except Exception as error:  # noqa: BLE001 - what cannot be pickled says so in many ways
             worker.attempt = None
             self.idle.append(worker)
             attempt.fail(error)
@@ -135,6 +148,7 @@ class ProcessPool:
         self.workers.discard(worker)
         if worker in self.idle:
             self.idle.remove(worker)
+        worker.kill()  # what it had started; its own exit code is set by now
         worker.process.join(0.2)
         attempt, worker.attempt = worker.attempt, None
         if attempt is not None:
@@ -154,15 +168,17 @@ class ProcessPool:
         """Stop an attempt by ending its process."""
         for worker in self.workers:
             if worker.attempt is attempt:
-                worker.process.kill()
+                worker.kill()
                 return
 
     def stop(self) -> None:
         for worker in list(self.workers):
             self._loop.remove_reader(worker.pipe.fileno())
-            worker.process.kill()
+            worker.kill()
             worker.pipe.close()
         for worker in self.workers:
             worker.process.join(1.0)
+        if self.workers and self.roster is not None:
+            self.roster.clear()
         self.workers.clear()
         self.idle.clear()

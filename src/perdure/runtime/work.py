@@ -106,6 +106,8 @@ def run_of(entry: Entry) -> str:
     """The id of the run that an entry is for."""
     if isinstance(entry, Item):
         return entry.message.run
+    if isinstance(entry, Message):
+        return entry.run
     if isinstance(entry, Tick | Install):
         return entry.run.id
     return str(entry.run_id)

@@ -22,6 +22,7 @@ from perdure.model.command import Abandon, CancelChild, SendSignal, StartChild
 from perdure.model.failure import Failure
 from perdure.model.payload import blob_ref
 from perdure.model.run import Life, Outcome, Wait
+from perdure.runtime import definitions, snapshots
 from perdure.runtime.handlers import HANDLERS
 from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import make
@@ -253,7 +254,7 @@ class Advance:
             if present.input_hash != message.input_hash or present.spec.name != message.workflow:
                 raise IdInUse(message.run, present.spec.name)
             return present
-        spec = self.catalogue.workflow(message.workflow, message.version)
+        spec = self.catalogue.workflow(message.workflow, message.version, message.definition)
         if spec is None:
             raise UnknownWorkflow(message.workflow, message.version)
         run = row_exists or LiveRun(message.run, spec, make(message.run, spec, self.catalogue, self.limits))
@@ -379,9 +380,23 @@ class Advance:
                 wait = self._wait(run, decider)
             else:
                 run.due, wait = None, b"[]"
+            if run.spec.graph is not None:
+                self._seal_graph(run, work)
             updates.append(self._row(run, wait, now))
             run.batch = work
             run.owner = epoch
+
+    def _seal_graph(self, run: LiveRun, work: Work) -> None:
+        """Keep the definition of a run that is new or moved by another one; take its snapshot when that is due."""
+        if run.kept != run.definition:
+            work.size += definitions.keep(work.batch, run.ref, run.spec)
+            run.kept = run.definition
+            snapshots.plan_next(run, self.settings)
+        if run.life.ended:
+            if run.snapped:
+                snapshots.drop(run, work)
+        elif 0 < run.snapshot_at <= run.seq and run.life is Life.LIVE:
+            snapshots.write(run, work, self.settings)
 
     def _row(self, run: LiveRun, wait: bytes, now: int) -> Any:
         decider = run.decider

@@ -19,17 +19,16 @@ from perdure.kernel.forced import Forced
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.command import StartChild
-from perdure.model.failure import Failure
-from perdure.model.run import Life, Outcome, RunRow
+from perdure.model.run import Life, RunRow
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.live import LiveRun
-from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, effective, fill, make, replay
+from perdure.runtime.recovery import Recovery, ended_child, rebuild
+from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, fill, make
 from perdure.runtime.revive import Revive
 from perdure.runtime.work import Install, Item
 from perdure.state.store import BatchRefused, Loaded, Query
 
 if TYPE_CHECKING:
-    from perdure.kernel.decider import Decider
     from perdure.runtime.node import Node
     from perdure.runtime.suspects import Suspects
 
@@ -55,6 +54,7 @@ class Loader:
         self.kept_back: set[str] = set()
         self.unserved: set[str] = set()
         self.suspects: Suspects
+        self.recovery = Recovery(self)
         self.revive = Revive(self)
         node.on_load = self
 
@@ -329,13 +329,13 @@ class Loader:
         advance.seal(advance.work)
         self.node.wake()
 
-    def quarantine(self, run_id: str, reason: str, entries: list[Any]) -> None:
+    def quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
         """A run that cannot be folded or written goes to attention, alone; what waited for it follows."""
         entries.extend(self.wanted.pop(run_id, ()))
-        self.node.loop.create_task(self._quarantine(run_id, reason, entries))
+        self.node.loop.create_task(self._quarantine(run_id, trouble, entries))
 
-    async def _quarantine(self, run_id: str, reason: str, entries: list[Any]) -> None:
-        node, trouble = self.node, Trouble("refused", reason)
+    async def _quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
+        node = self.node
         found = await node.store.load([run_id])
         present = node.advance.runs.get(run_id)
         if present is not None and present.life is Life.LIVE:
@@ -349,11 +349,11 @@ class Loader:
                 self._needs_attention(run, found[0].row, trouble, entries)
         elif found:
             self.kept_back.add(run_id)
-            log.error("run %s stays %s: %s", run_id, found[0].row.life.value, reason)
+            log.error("run %s stays %s: %s", run_id, found[0].row.life.value, trouble.reason)
         else:
             for entry in entries:
                 if isinstance(entry, Item):
-                    node.refuse(entry, BatchRefused(f"run {run_id} was not started: {reason}"))
+                    node.refuse(entry, BatchRefused(f"run {run_id} was not started: {trouble.reason}"))
         node.wake()
 
     def _again(self, run_id: str, entries: list[Any]) -> None:
@@ -371,130 +371,4 @@ class Loader:
             if row is None:
                 run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
             elif row.life.ended:
-                run.decider.missed.append(child_done(row, child.key))
-
-    # --- joining those in memory -------------------------------------------------------------------------
-
-    def install(self, entry: Install) -> None:
-        """Fold a loaded run's way back: its recovery, what waited for it, what is due."""
-        node, run = self.node, entry.run
-        advance, work = node.advance, node.advance.work
-        present = advance.runs.get(run.id)
-        if present is not None and present is not run:
-            run.decider.drop()
-            run = present
-        elif present is None:
-            advance.runs[run.id] = run
-            if run.seq:
-                self._recovered(run)
-        if run.decider.commands:
-            advance._command(run)
-        work.runs[run] = None
-        missed, run.decider.missed = run.decider.missed, []
-        items: list[Any] = [*entry.items, *(Item(message) for message in missed)]
-        items.sort(key=_time)
-        for item in items:
-            work.entries.append(item)
-            if isinstance(item, Attempt):
-                work.attempts.append(item)
-                if run.life is Life.LIVE:
-                    advance.outcome(run, item)
-            elif run.life is not Life.LIVE:
-                work.entries.pop()
-                self(run.id, item)
-            else:
-                self._fold(run, item)
-        if run.life is Life.LIVE:
-            advance.tick(run, advance.now)
-
-    def _fold(self, run: LiveRun, item: Item) -> None:
-        node, message = self.node, item.message
-        item.asked_before = False
-        try:
-            if isinstance(message, m.Start):
-                if run.seq == 0:
-                    node.advance.start(message, run)
-                    if item.inbox_no:
-                        node.advance.work.batch.inbox_done.append(item.inbox_no)
-                        node.advance.work.batch.answers.append((message.request or run.id, run.id, b'{"seq":1}'))
-                    if item.reply is not None:
-                        node.advance.work.replies.append((item.reply, run.id))
-                else:
-                    row_like = run
-                    if row_like.input_hash != message.input_hash or row_like.spec.name != message.workflow:
-                        raise IdInUse(run.id, run.spec.name)
-                    if item.inbox_no:
-                        node.advance.work.batch.inbox_done.append(item.inbox_no)
-                    if item.reply is not None:
-                        node.advance.work.replies.append((item.reply, run.id))
-            elif isinstance(message, m.Retry | m.Fork):
-                raise WrongState(f"run {run.id} has not ended: there is nothing to retry or overwrite")
-            else:
-                node.fold_into(run, item)
-        except PerdureError as error:
-            node.refuse(item, error)
-
-    def _recovered(self, run: LiveRun) -> None:
-        """Another epoch owned this run and did not stop cleanly: the history tells the crash (S15)."""
-        node = self.node
-        if run.owner in {node.epoch, 0} or run.owner in self.clean:
-            return
-        decider = run.decider
-        due = [key for key, step in decider.fresh.items() if step.due is None]
-        if not due:
-            return
-        advance = node.advance
-        if self.suspects.condemned(run.id):
-            advance.attention(
-                run,
-                "suspect",
-                "its steps were begun alone in three starts, and each time the engine died within a minute",
-                due[0],
-            )
-            return
-        run.marked = set(due)
-        advance.record(
-            run, f.RunRecovered(advance.at(run), decider.asked_n, decider.asked_h, node.epoch, self.name, due[:1000])
-        )
-        for key in due:
-            step = decider.open[key]
-            if step.spec.at_most_once and step.intent:
-                del decider.fresh[key]
-                if step.spec.probe is not None:
-                    advance.begin_probe(run, step)
-                else:
-                    advance.attention(
-                        run, "outcome_unknown", f"step {key} may have begun before its node died, and has no probe", key
-                    )
-                    return
-        self.suspects.carried(run)
-
-
-def rebuild(decider: Decider, history: list[tuple[int, f.AnyFact]], one: Loaded) -> None:
-    """Fold a loaded history: from its snapshot where there is one, else from its first fact."""
-    known = effective(history, decider.shape)
-    first = known[0][1] if known else None
-    copied = first.fork_at if isinstance(first, f.RunStarted) else 0
-    if one.snapshot is not None and one.snapshot[0] > 0:
-        decider.restore(one.snapshot[1])  # type: ignore[attr-defined]
-        replay(decider, [item for item in known if item[0] > one.snapshot[0]], first=False)
-    else:
-        replay(decider, known, copied=copied)
-    decider.commands.clear()
-    decider.decisions.clear()
-
-
-def child_done(row: RunRow, key: str) -> m.ChildDone:
-    """What a parent is told of a child that has ended, from the child's row."""
-    outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
-    failure = outcome.failure
-    if row.life is Life.CANCELLED:
-        failure = Failure("perdure.RunCancelled", outcome.reason or "", "cancelled")
-    return m.ChildDone(
-        run=row.parent, at=row.ended_at or row.updated_at, key=key, child=row.id, status=row.life.value,  # type: ignore[arg-type]
-        result=outcome.result, failure=failure, request=f"{row.id}:{row.generation}:ended",
-    )  # fmt: skip
-
-
-def _time(entry: Any) -> int:
-    return entry.message.at if isinstance(entry, Item) else 1 << 62
+                run.decider.missed.append(ended_child(row, child.key))

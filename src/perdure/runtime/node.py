@@ -174,7 +174,7 @@ class Node:
                 self.advance.tick(entry.run, self.advance.now)
         else:
             self.advance.work.entries.pop()
-            self.on_load.install(entry)
+            self.on_load.recovery.install(entry)
 
     def _fold_item(self, item: Item) -> None:
         message, advance = item.message, self.advance

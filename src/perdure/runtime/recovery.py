@@ -1,0 +1,154 @@
+"""Joining the runs in memory: a loaded run's recovery, what waited for it, and what is due (S11, S15)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.errors import IdInUse, PerdureError, WrongState
+from perdure.model import fact as f
+from perdure.model import message as m
+from perdure.model.failure import Failure
+from perdure.model.run import Life, Outcome, RunRow
+from perdure.runtime.attempt import Attempt
+from perdure.runtime.live import LiveRun
+from perdure.runtime.replay import effective, replay
+from perdure.runtime.work import Install, Item
+from perdure.state.store import Loaded
+
+if TYPE_CHECKING:
+    from perdure.kernel.decider import Decider
+    from perdure.runtime.loader import Loader
+
+
+class Recovery:
+    """Takes loaded runs in."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def install(self, entry: Install) -> None:
+        """Fold a loaded run's way back: its recovery, what waited for it, what is due."""
+        node, run = self.loader.node, entry.run
+        advance, work = node.advance, node.advance.work
+        present = advance.runs.get(run.id)
+        if present is not None and present is not run:
+            run.decider.drop()
+            run = present
+        elif present is None:
+            advance.runs[run.id] = run
+            if run.seq:
+                self._recovered(run)
+        if run.decider.commands:
+            advance._command(run)
+        work.runs[run] = None
+        missed, run.decider.missed = run.decider.missed, []
+        items: list[Any] = [*entry.items, *(Item(message) for message in missed)]
+        items.sort(key=_time)
+        for item in items:
+            work.entries.append(item)
+            if isinstance(item, Attempt):
+                work.attempts.append(item)
+                if run.life is Life.LIVE:
+                    advance.outcome(run, item)
+            elif run.life is not Life.LIVE:
+                work.entries.pop()
+                self.loader(run.id, item)
+            else:
+                self._fold(run, item)
+        if run.life is Life.LIVE:
+            advance.tick(run, advance.now)
+
+    def _fold(self, run: LiveRun, item: Item) -> None:
+        node, message = self.loader.node, item.message
+        item.asked_before = False
+        try:
+            if isinstance(message, m.Start):
+                if run.seq == 0:
+                    node.advance.start(message, run)
+                    if item.inbox_no:
+                        node.advance.work.batch.inbox_done.append(item.inbox_no)
+                        node.advance.work.batch.answers.append((message.request or run.id, run.id, b'{"seq":1}'))
+                    if item.reply is not None:
+                        node.advance.work.replies.append((item.reply, run.id))
+                else:
+                    row_like = run
+                    if row_like.input_hash != message.input_hash or row_like.spec.name != message.workflow:
+                        raise IdInUse(run.id, run.spec.name)
+                    if item.inbox_no:
+                        node.advance.work.batch.inbox_done.append(item.inbox_no)
+                    if item.reply is not None:
+                        node.advance.work.replies.append((item.reply, run.id))
+            elif isinstance(message, m.Retry | m.Fork):
+                raise WrongState(f"run {run.id} has not ended: there is nothing to retry or overwrite")
+            else:
+                node.fold_into(run, item)
+        except PerdureError as error:
+            node.refuse(item, error)
+
+    def _recovered(self, run: LiveRun) -> None:
+        """Another epoch owned this run and did not stop cleanly: the history tells the crash (S15)."""
+        node = self.loader.node
+        if run.owner in {node.epoch, 0} or run.owner in self.loader.clean:
+            return
+        decider = run.decider
+        due = [key for key, step in decider.fresh.items() if step.due is None]
+        if not due:
+            return
+        advance = node.advance
+        if self.loader.suspects.condemned(run.id):
+            advance.attention(
+                run,
+                "suspect",
+                "its steps were begun alone in three starts, and each time the engine died within a minute",
+                due[0],
+            )
+            return
+        run.marked = set(due)
+        advance.record(
+            run,
+            f.RunRecovered(advance.at(run), decider.asked_n, decider.asked_h, node.epoch, self.loader.name, due[:1000]),
+        )
+        for key in due:
+            step = decider.open[key]
+            if step.spec.at_most_once and step.intent:
+                del decider.fresh[key]
+                if step.spec.probe is not None:
+                    advance.begin_probe(run, step)
+                else:
+                    advance.attention(
+                        run, "outcome_unknown", f"step {key} may have begun before its node died, and has no probe", key
+                    )
+                    return
+        self.loader.suspects.carried(run)
+
+
+def rebuild(decider: Decider, history: list[tuple[int, f.AnyFact]], one: Loaded) -> None:
+    """Fold a loaded history: from its snapshot where there is one, else from its first fact."""
+    known = effective(history, decider.shape)
+    first = known[0][1] if known else None
+    copied = first.fork_at if isinstance(first, f.RunStarted) else 0
+    if one.snapshot is not None and one.snapshot[0] > 0:
+        decider.restore(one.snapshot[1])  # type: ignore[attr-defined]
+        replay(decider, [item for item in known if item[0] > one.snapshot[0]], first=False)
+    else:
+        replay(decider, known, copied=copied)
+    decider.commands.clear()
+    decider.decisions.clear()
+
+
+def ended_child(row: RunRow, key: str) -> m.ChildDone:
+    """What a parent is told of a child that has ended, from the child's row."""
+    outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
+    failure = outcome.failure
+    if row.life is Life.CANCELLED:
+        failure = Failure("perdure.RunCancelled", outcome.reason or "", "cancelled")
+    return m.ChildDone(
+        run=row.parent, at=row.ended_at or row.updated_at, key=key, child=row.id, status=row.life.value,  # type: ignore[arg-type]
+        result=outcome.result, failure=failure, request=f"{row.id}:{row.generation}:ended",
+    )  # fmt: skip
+
+
+def _time(entry: Any) -> int:
+    return entry.message.at if isinstance(entry, Item) else 1 << 62

@@ -24,13 +24,12 @@ class FileLock:
     async def take(self, wait_s: float, clock: Clock, waiting: Callable[[int], None] | None) -> None:
         """Raises: `StoreLocked` naming the holder, when it was not let go in time."""
         until = clock.monotonic() + wait_s
-        told = False
+        tries = 0
         while not self._try():
-            pid = self.holder()
-            if not told and waiting is not None:
+            pid, tries = self.holder(), tries + 1
+            if tries == 2 and waiting is not None:  # the first may have met somebody who only looked
                 waiting(pid)
-                told = True
-            if clock.monotonic() >= until:
+            if tries > 1 and clock.monotonic() >= until:
                 raise StoreLocked(
                     f"another engine holds this store (pid {pid}): stop it, name another store with --store, "
                     "or ask it for runs as a client with perdure.connect(...); `perdure serve` shares one engine"
@@ -56,7 +55,27 @@ class FileLock:
         except (OSError, ValueError):
             return 0
 
+    def held(self) -> bool:
+        """Whether somebody holds it now."""
+        try:
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+        return False
+
     def let_go(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def held_by(path: str) -> int:
+    """The pid of the engine that holds the store of this path: 0 when none does, -1 when it cannot be told which."""
+    lock = FileLock(path)
+    return (lock.holder() or -1) if lock.held() else 0

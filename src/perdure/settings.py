@@ -67,6 +67,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     retention_s: float = 0.0  # ended trees of runs older than this are removed; 0: never
     snapshot_facts: int = 1_000  # facts between snapshots of a graph run, at least
     durability: str = "full"  # "full": acknowledged survives a power cut; "relaxed": only a crash of the process
+    audit_open: bool = True  # audit the histories of open runs after a start, beside the work
     force_filesystem: bool = False  # accept a network file system
     accept_loss: bool = False  # start although the store holds less than was acknowledged
     gc_threshold: int = 50_000  # allocations before the collector's youngest generation runs; 0: leave Python's

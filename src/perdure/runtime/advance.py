@@ -28,7 +28,7 @@ from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import make
 from perdure.runtime.work import Probe, Work
 from perdure.state.blobs import blob_hash_of
-from perdure.state.store import NewRun
+from perdure.state.store import NewRun, Progress
 from perdure.version import VERSION
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ class Advance:
             if following is None:
                 return
             self._command(run)
+            self._forget_progress(run)
             run.decider.drop()
             run.generation = following.generation
             run.definition = run.spec.definition_hash
@@ -162,7 +163,20 @@ class Advance:
         for key in list(asked.open):
             self.work.abandons.append((run.id, key))
 
+    def progressed(self, work: Work, run_id: str, attempt: Attempt, value: bytes) -> None:
+        """How far an attempt is: kept in the store, and given to the next attempt."""
+        work.batch.progress.append(Progress(run_id, attempt.key, attempt.number, self.now, value))
+        run = self.runs.get(run_id)
+        if run is not None:
+            run.progress[attempt.key] = value
+
+    def _forget_progress(self, run: LiveRun) -> None:
+        if run.progress:
+            run.progress.clear()
+            self.work.batch.progress_done.append(run.id)
+
     def _ended(self, run: LiveRun, fact: f.AnyFact) -> None:
+        self._forget_progress(run)
         result, failure = f.NULL, None
         status: Any
         if isinstance(fact, f.RunCompleted):
@@ -315,6 +329,8 @@ class Advance:
 
     def _attempt_failed(self, run: LiveRun, step: Any, attempt: Attempt, failure: Failure, retry: int | None) -> None:
         decider = run.decider
+        if attempt.progress_new is not None:
+            self.progressed(self.work, run.id, attempt, attempt.progress_new)
         self.record(
             run,
             f.AttemptFailed(

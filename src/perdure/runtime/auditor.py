@@ -1,7 +1,7 @@
-"""The audit of a running engine: of everything before any work after a failed sync, else of what is open, beside the work (S27).
+"""The audit of an engine that starts (S27): after a failed sync of everything, before any work; else of what is open.
 
-Beside the work means never in front of it: a slice is taken when the node has nothing to fold, and a busy node is asked
-for one only now and then.
+The latter is beside the work, never in front of it: a slice is taken when the node has nothing to fold, and from a busy
+node only now and then.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Auditor:
         self.damaged: list[str] = []
 
     async def everything(self) -> None:
-        """The full audit of every run, its code replayed where that is served here; returns when what was found is recorded."""
+        """Audit every run in full, replaying its code where it is served; return when what was found is recorded."""
         node, after = self.node, None
         while rows := await node.store.find(Query(order="old", limit=PAGE, after=after)):
             for row in rows:
@@ -102,15 +102,15 @@ class Auditor:
             return
         self.damaged.append(row.id)
         log.error("run %s does not verify: %s", row.id, wrong)
-        if row.life in {Life.LIVE, Life.QUEUED}:
-            self.loader.set_aside(row.id, Trouble("damaged", wrong))
+        if row.life is Life.LIVE:
+            self.loader.quarantine(row.id, Trouble("damaged", wrong), [])
 
     async def _rest(self, spent_s: float) -> None:
         """Give way: for a multiple of the time that was taken, and then until the node has nothing to fold."""
         node = self.node
         await asyncio.sleep(max(PAUSE_MIN_S, spent_s * PAUSE))
         until = node.clock.monotonic() + BUSY_MAX_S
-        while (node.queue or node.flying is not None or node.scheduled) and node.clock.monotonic() < until:
+        while (node.queue or node.flying is not None or node.scheduled) and node.clock.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(PAUSE_MIN_S)
 
 

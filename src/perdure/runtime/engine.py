@@ -12,6 +12,8 @@ from perdure.authoring.registry import Registry
 from perdure.clock import Clock
 from perdure.errors import ResultTimeout, StoreError
 from perdure.model import message as m
+from perdure.runtime.auditor import TASK as AUDIT
+from perdure.runtime.auditor import Auditor
 from perdure.runtime.desk import Desk
 from perdure.runtime.loader import Loader
 from perdure.runtime.node import Node, done
@@ -41,15 +43,21 @@ class Engine(Desk):
         self.loader = Loader(self.node, clean, f"{os.uname().nodename}:{os.getpid()}")
         self.suspects = Suspects(self.node, self.loader, earlier, registry.names())
         self.sweep = Sweep(self.node, self.loader)
+        self.auditor = Auditor(self.node, self.loader)
         self._sweeping: asyncio.Task[None] | None = None
+        self._auditing: asyncio.Task[None] | None = None
         self._collector: tuple[int, int, int] | None = None
 
     async def begin(self) -> None:
-        """Let it move: sweep the store, watch for blocking code."""
+        """Let it move: sweep the store, watch for blocking code. After a failed sync, audit everything first (S27)."""
         if self.settings.gc_threshold:
             self._collector = gc.get_threshold()
             gc.set_threshold(self.settings.gc_threshold, 20, 50)
         self.node.watchdog.start()
+        if getattr(self.store, "needs_full_check", False):
+            await self.auditor.everything()
+        elif self.settings.audit_open:
+            self._auditing = asyncio.create_task(self.auditor.run(), name=AUDIT)
         self._sweeping = asyncio.create_task(self.sweep.run(), name="perdure-sweep")
 
     async def stop(self) -> None:
@@ -61,12 +69,10 @@ class Engine(Desk):
             await asyncio.wait_for(node.settled(), SETTLE_S)
         except TimeoutError:
             log.warning("the last batch could not be committed in %gs", SETTLE_S)
-        for task in (self._sweeping, self.loader.task):
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(
-            *(task for task in (self._sweeping, self.loader.task) if task is not None), return_exceptions=True
-        )
+        beside = [task for task in (self._sweeping, self._auditing, self.loader.task) if task is not None]
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         node.watchdog.stop()
         if node.alarm is not None:
             node.alarm.cancel()

@@ -29,7 +29,7 @@ from perdure.runtime.pools import Pools
 from perdure.runtime.watchdog import Watchdog
 from perdure.runtime.work import Entry, Item, Probe, Tick, Work, run_of
 from perdure.settings import Settings
-from perdure.state.store import Committed, Progress, Store
+from perdure.state.store import Committed, Store
 
 log = logging.getLogger("perdure.node")
 # After a failed commit: the first pause before the next try.
@@ -436,24 +436,24 @@ class Node:
                 self.post(Tick(run))
         self._set_alarm()
 
+    def keep_progress(self) -> None:
+        """Write what attempts told of their progress in a batch of its own, when none went that it could ride in."""
+        if self.pools.said and self.failed is None and self.flying is None:
+            self._progress(self.advance.work)
+            self.wake()
+
     def _progress(self, work: Work) -> None:
-        """Add what attempts told of their progress, at most once a second (it rides in a batch that goes anyway)."""
+        """Add what attempts told of their progress, at most once a second."""
         said = self.pools.said
-        if not said:
-            return
         now = self.clock.monotonic()
-        if now - self.kept_at < PROGRESS_EVERY_S:
+        if not said or now - self.kept_at < PROGRESS_EVERY_S:
             return
         self.kept_at = now
-        at = self.advance.now
-        for (run_id, key), value in said.items():
+        for run_id, key in list(said):
+            value = said.pop((run_id, key))  # other threads go on telling meanwhile
             attempt = self.pools.running.get((run_id, key))
-            if attempt is not None:
-                work.batch.progress.append(Progress(run_id, key, attempt.number, at, value))
-                run = self.advance.runs.get(run_id)
-                if run is not None:
-                    run.progress[key] = value
-        said.clear()
+            if attempt is not None and not (attempt.done or attempt.left):
+                self.advance.progressed(work, run_id, attempt, value)
 
     async def settled(self) -> None:
         """Wait until nothing is queued and nothing is in flight."""

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from perdure.errors import StoreError, StoreLost, StoreUnavailable
+from perdure.kernel.decider import Trouble
 from perdure.runtime.work import Item, Tick, Work, run_of
 from perdure.state.store import BatchRefused
 
@@ -90,7 +91,7 @@ def _set_aside(node: Node, run_id: str, reason: str) -> None:
     """Let a run go to attention; what waits for it in the queue waits for that."""
     waiting = [entry for entry in node.queue if run_of(entry) == run_id]
     node.queue = deque(entry for entry in node.queue if run_of(entry) != run_id)
-    node.on_load.quarantine(run_id, reason, waiting)
+    node.on_load.quarantine(run_id, Trouble("refused", reason), waiting)
 
 
 def _lose(node: Node, error: StoreLost) -> None:

@@ -71,6 +71,7 @@ class Sweep:
                 if self.recovering:
                     await self._recover()
                 await self._due()
+                node.keep_progress()
             except StoreError as error:
                 log.warning("sweeping: %s", error)
             await asyncio.sleep(settings.watch_every_s)

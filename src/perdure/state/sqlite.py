@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import apsw
@@ -24,6 +25,7 @@ from perdure.settings import Settings
 from perdure.state.blobs import checked
 from perdure.state.lock import FileLock
 from perdure.state.mark import Known, Mark
+from perdure.state.roster import Roster
 from perdure.state.sql import statements
 from perdure.state.sqlite_errors import mapped
 from perdure.state.sqlite_open import Opened, open_file
@@ -38,7 +40,10 @@ encode = msgspec.json.Encoder().encode
 
 
 class SqliteStore:
-    """Shape: `notices` are texts for the caller to show; `needs_full_check` after a stop by a failed sync."""
+    """Shape: `notices` are texts for the caller to show; `needs_full_check` after a stop by a failed sync.
+
+    `roster` is where an engine names the processes that work for it.
+    """
 
     def __init__(self, opened: Opened, settings: Settings, clock: Clock, *, engine: bool) -> None:
         self.path, self.settings, self.clock, self.engine = opened.path, settings, clock, engine
@@ -47,6 +52,7 @@ class SqliteStore:
         self.store_id, self._commits = opened.store_id, opened.commits
         self._sql = statements("sqlite", "write")
         self._read = statements("sqlite", "read")
+        self.roster: Roster | None = None
         self._lock: FileLock | None = None
         self._mark: Mark | None = None
         self._epoch = 0
@@ -65,16 +71,17 @@ class SqliteStore:
         """For an engine: takes the file's lock. Raises: `StoreLocked`, `NotAStore`, `StoreNewer`, `StoreBehind`, …"""
         clock = clock or EngineClock()
         opened = open_file(path, settings, engine=True)
-        lock, mark = FileLock(opened.path), Mark(opened.path)
+        lock, mark, roster = FileLock(opened.path), Mark(opened.path), Roster(opened.path)
         try:
             await lock.take(settings.lock_wait_s, clock, waiting)
+            await roster.gone(settings.lock_wait_s, clock, waiting)
             opened.prepare(mark.read())
         except BaseException:
             lock.let_go()
             opened.close()
             raise
         store = cls(opened, settings, clock, engine=True)
-        store._lock, store._mark = lock, mark
+        store._lock, store._mark, store.roster = lock, mark, roster
         return store
 
     @classmethod
@@ -258,7 +265,9 @@ class SqliteStore:
 
     async def load(self, ids: Sequence[str], *, whole: bool = False, snapshot: bool = False) -> list[Loaded]:
         """See `Store.load`."""
-        return load_runs(self._rows, ids, whole=whole, snapshot=snapshot)
+        self._usable()
+        with self._reader:  # rows and facts of one moment, whatever an engine beside us commits
+            return load_runs(self._rows, ids, whole=whole, snapshot=snapshot)
 
     async def find(self, query: Query) -> list[RunRow]:
         """See `Store.find`."""
@@ -313,12 +322,14 @@ class SqliteStore:
     async def backup(self, destination: str) -> None:
         """See `Upkeep.backup`. Raises: `StoreUnavailable` when the copy cannot be written."""
         try:
-            target = apsw.Connection(destination)
-            with target.backup("main", self._reader, "main") as copy:
-                while not copy.done:
-                    copy.step(1_000)
-                    await asyncio.sleep(0)
-            target.close()
+            # A transaction of its own holds one moment: else each commit meanwhile would begin the copy anew.
+            with closing(apsw.Connection(self.path)) as source, closing(apsw.Connection(destination)) as target:
+                source.execute("BEGIN")
+                source.pragma("schema_version")
+                with target.backup("main", source, "main") as copy:
+                    while not copy.done:
+                        copy.step(1_000)
+                        await asyncio.sleep(0)
         except apsw.Error as error:
             raise StoreUnavailable(f"backup to {destination}: {error}") from error
 

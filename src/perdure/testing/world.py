@@ -30,7 +30,9 @@ from perdure.testing.threads import SimulatedThreads
 T = TypeVar("T")
 Opener = Callable[["World"], Awaitable[Any]]
 # What differs from an engine's own defaults: nothing here should depend on how busy the real machine is.
-DEFAULTS: dict[str, Any] = {"block_max_s": 60.0, "gc_threshold": 0, "stop_grace_s": 1.0, "lock_wait_s": 0.0}
+DEFAULTS: dict[str, Any] = {
+    "block_max_s": 60.0, "gc_threshold": 0, "stop_grace_s": 1.0, "lock_wait_s": 0.0, "audit_open": False
+}  # fmt: skip
 
 
 class AtRest(PerdureError):

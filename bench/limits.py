@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -26,7 +27,7 @@ def _connect(folder: str) -> apsw.Connection:
     return connection
 
 
-def rows_a_second(batches: int = 150) -> float:
+def rows_a_second(batches: int = 100) -> float:
     """R: 200-byte rows of 2,000 runs in rotation, appended by rowid with a unique index on (run, seq)."""
     with tempfile.TemporaryDirectory() as folder:
         connection, body = _connect(folder), b"x" * 200
@@ -43,10 +44,14 @@ def rows_a_second(batches: int = 150) -> float:
         return count / taken
 
 
-def commit_seconds(times: int = 400) -> float:
+def commit_seconds(times: int = 300) -> float:
     """L: the median time of one single-row commit handed to a writer thread and back to the loop."""
     with tempfile.TemporaryDirectory() as folder:
-        return asyncio.run(_hops(_connect(folder), times))
+        connection = _connect(folder)
+        try:
+            return asyncio.run(_hops(connection, times))
+        finally:
+            connection.close()
 
 
 async def _hops(connection: apsw.Connection, times: int) -> float:
@@ -72,3 +77,33 @@ async def _hops(connection: apsw.Connection, times: int) -> float:
     jobs.put(None)
     thread.join()
     return statistics.median(taken)
+
+
+class Beside:
+    """Work in turns with a limit, so that both see the same machine.
+
+    Shape: `ratios` of what the work gave to the mean of the limits measured right before and right behind it.
+    """
+
+    def __init__(self, limit: Callable[[], float]) -> None:
+        self.limit = limit
+        self.limits = [limit()]
+        self.values: list[float] = []
+        self.ratios: list[float] = []
+
+    def take(self, work: Callable[[], float]) -> float:
+        """Do the work once; what it gave."""
+        value = work()
+        before, after = self.limits[-1], self.limit()
+        self.limits.append(after)
+        self.values.append(value)
+        self.ratios.append(value / ((before + after) / 2))
+        return value
+
+    @property
+    def value(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)

@@ -1,0 +1,118 @@
+"""`perdure doctor`: how a store is."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from perdure.cli.options import Session, awaited, command
+from perdure.cli.output import clock, put, put_json, style
+from perdure.model.run import when
+from perdure.model.text import escape
+from perdure.settings import Settings
+from perdure.state.sqlite_health import Health, health_of, newest_epochs
+from perdure.state.store import EpochRow
+from perdure.version import VERSION
+
+EPOCHS_SHOWN = 5
+WAL_ALARM = 64 << 20
+
+
+class Checkup(msgspec.Struct, frozen=True):
+    """What the doctor looked at. Shape: `wrong` is what is wrong with the file's structure; empty: nothing."""
+
+    health: Health
+    wrong: list[str]
+    epochs: list[EpochRow]
+    settings: Settings
+
+
+@command(
+    "doctor",
+    "Look at the store itself, and the settings.",
+    as_json=True,
+    examples="perdure doctor --store sqlite:////srv/orders.db",
+)
+def doctor(session: Session) -> int:
+    """Look at a store: its sizes and structure, who runs it, what was lost, and the settings.
+
+    Exits with 3 where the structure is damaged or less is there than was acknowledged.
+    """
+
+    async def look() -> Checkup:
+        async with session.client() as client:
+            store: Any = client.store
+            return Checkup(
+                await health_of(store),
+                await store.check(),
+                await newest_epochs(store),
+                Settings.from_environment(os.environ),
+            )
+
+    found = awaited(look())
+    bad = bool(found.wrong) or lost(found.health) > 0
+    if session.json:
+        put_json({"ok": not bad, "lost_commits": lost(found.health), **_data(found)})
+    else:
+        for name, text in _facts(found):
+            put(f"{style(f'{name:<11}', dim=True)}{text}" if name else f"{'':11}{text}")
+    return 3 if bad else 0
+
+
+def lost(health: Health) -> int:
+    """How many acknowledged commits the file does not hold."""
+    if health.mark is None or health.mark.store_id != health.store_id or health.holder:
+        return 0
+    return max(0, health.mark.commits - health.commits)
+
+
+def _data(found: Checkup) -> dict[str, Any]:
+    return {
+        "perdure": VERSION,
+        "python": platform.python_version(),
+        "store": found.health,
+        "structure": found.wrong,
+        "epochs": [
+            {
+                "epoch": row.epoch, "node": row.node, "pid": row.pid, "started": when(row.started_at),
+                "clean": row.clean, "note": msgspec.Raw(row.note or b"null"),
+            }
+            for row in found.epochs
+        ],
+        "settings": found.settings,
+    }  # fmt: skip
+
+
+def _facts(found: Checkup) -> Iterator[tuple[str, str]]:
+    health = found.health
+    yield "perdure", f"{VERSION}, Python {platform.python_version()}, SQLite {health.sqlite}"
+    yield "store", f"{escape(health.path)} (id {escape(health.store_id)}, schema {health.schema})"
+    yield "structure", style("sound", fg="green") if not found.wrong else style(escape(found.wrong[0], 200), fg="red")
+    yield "commits", _commits(health)
+    yield "engine", f"pid {health.holder} holds the store" if health.holder > 0 else "held" if health.holder else "none"
+    large = style("  large: a reader holds it", fg="yellow") if health.wal_size > WAL_ALARM else ""
+    yield "size", f"{health.file_size:,} bytes, write-ahead log {health.wal_size:,}{large}"
+    yield "holds", ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in health.sizes.items() if count)
+    for i, row in enumerate(found.epochs[:EPOCHS_SHOWN]):
+        ended = "stopped cleanly" if row.clean else "runs" if i == 0 and health.holder else "died"
+        text = f"{row.epoch}  {clock(when(row.started_at))}  {escape(row.node, 40)}:{row.pid}  {ended}"
+        yield "epochs" if i == 0 else "", text
+    default = Settings()
+    for i, field in enumerate(msgspec.structs.fields(Settings)):
+        value = getattr(found.settings, field.name)
+        changed = "" if value == getattr(default, field.name) else style("  (changed)", fg="yellow")
+        yield "settings" if i == 0 else "", f"{field.name} = {escape(str(value))}{changed}"
+
+
+def _commits(health: Health) -> str:
+    text = f"{health.commits:,}"
+    if health.mark is None:
+        return f"{text} (no mark beside the store: what was taken back cannot be told)"
+    missing = lost(health)
+    if missing:
+        return style(f"{text}, but {health.mark.commits:,} were acknowledged: {missing:,} are lost", fg="red")
+    return f"{text}, none lost"

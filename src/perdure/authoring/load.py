@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,14 +23,14 @@ def load_graph(
     text: str | bytes,
     tasks: Mapping[str, Activity] | None = None,
     *,
-    imports: bool = False,
+    imports: bool | Collection[str] = False,
     what: str = "document",
     source: str = "",
 ) -> Graph[..., Any]:
     """The graph of a JSON or YAML document.
 
     Shape: names are looked up in `tasks`; with `imports`, "module:name" is imported, which runs that module's code:
-           only for documents that are as trusted as programs. `what` names the document in errors, and tells JSON from
+           only for documents that are as trusted as programs; `imports` may also be the modules that are allowed. `what` names the document in errors, and tells JSON from
            YAML by its ending; else a document that begins with a brace is JSON. `source` as in `WorkflowSpec`.
     Raises: `DefinitionError` with the line, or naming the step and what is wrong with it.
     """
@@ -45,7 +45,11 @@ def _is_json(text: str | bytes, what: str) -> bool:
 
 
 def bind_graph(
-    definition: GraphDefinition, tasks: Mapping[str, Activity] | None = None, *, imports: bool = False, source: str = ""
+    definition: GraphDefinition,
+    tasks: Mapping[str, Activity] | None = None,
+    *,
+    imports: bool | Collection[str] = False,
+    source: str = "",
 ) -> Graph[..., Any]:
     """A definition bound to its tasks, as `load_graph` does it. Raises: `DefinitionError`."""
     finder = _Finder(tasks or {}, imports)
@@ -72,7 +76,7 @@ class _Finder(NamedTuple):
     """Finds what names and references mean, where that is allowed."""
 
     tasks: Mapping[str, Activity]
-    imports: bool
+    imports: bool | Collection[str]
 
     def activity(self, name: str, where: str) -> Activity:
         found: Any = self.tasks.get(name)
@@ -111,7 +115,8 @@ class _Finder(NamedTuple):
         return found
 
     def _imported(self, reference: str, where: str) -> Any:
-        if not self.imports:
+        allowed = self.imports if isinstance(self.imports, bool) else reference.partition(":")[0] in self.imports
+        if not allowed:
             raise DefinitionError(
                 f"{where}: {reference!r} is not known here, and a document may import nothing unless that is allowed "
                 "(imports=True, or `perdure run` on the file)"

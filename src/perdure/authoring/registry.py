@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from perdure.authoring.reference import held_by_module, same_code
 from perdure.errors import DefinitionError
 from perdure.model.task import TaskSpec
 from perdure.model.workflow import WorkflowSpec
@@ -15,12 +16,14 @@ from perdure.model.workflow import WorkflowSpec
 class Registry:
     """Serving a workflow serves the workflows and tasks of its module, and those that it calls.
 
-    Shape: the newest definition of a name is the one that `latest` gives.
+    Shape: the newest definition of a name is the one that `latest` gives; `_kept` are graphs that were bound by what a
+           store keeps of them, by the hash of their definition.
     """
 
     def __init__(self, served: Iterable[Any] = ()) -> None:
         self._workflows: dict[tuple[str, str], WorkflowSpec] = {}
         self._latest: dict[str, WorkflowSpec] = {}
+        self._kept: dict[str, WorkflowSpec] = {}
         self._tasks: dict[str, TaskSpec] = {}
         self._modules: set[str] = set()
         for one in served:
@@ -68,14 +71,36 @@ class Registry:
             self._add(child)
 
     def _task(self, spec: TaskSpec) -> None:
-        self._tasks.setdefault(spec.name, spec)
+        """Serve a task as its module holds it, without the options of a single step."""
+        if spec.name not in self._tasks:
+            held = held_by_module(spec.fn.__module__, getattr(spec.fn, "__name__", spec.name), same_code(spec))
+            self._tasks[spec.name] = held[1] if held else spec
 
-    def workflow(self, name: str, version: str) -> WorkflowSpec | None:
-        """The workflow of this name and version; with an empty version the newest."""
-        return self._workflows.get((name, version)) if version else self._latest.get(name)
+    def keep(self, spec: WorkflowSpec) -> None:
+        """Serve a graph that no code serves, by the hash of its definition alone."""
+        self._kept[spec.definition_hash] = spec
+
+    def kept(self, definition: str) -> WorkflowSpec | None:
+        """The graph that `keep` was given, by the hash of its definition."""
+        return self._kept.get(definition)
+
+    def workflow(self, name: str, version: str, definition: str = "") -> WorkflowSpec | None:
+        """The workflow of this name and version, else of this kept definition; with an empty version the newest."""
+        if not version:
+            return self._latest.get(name)
+        return self._workflows.get((name, version)) or self._kept.get(definition)
 
     def task(self, name: str) -> TaskSpec | None:
         return self._tasks.get(name)
+
+    def activities(self) -> dict[str, TaskSpec | WorkflowSpec]:
+        """Every task and workflow that is served, by name."""
+        return {**self._latest, **self._tasks}
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """The modules whose code is served."""
+        return frozenset({*self._modules, *(task.fn.__module__ for task in self._tasks.values())})
 
     def names(self) -> list[tuple[str, str]]:
         """(name, version) of everything served."""

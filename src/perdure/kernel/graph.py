@@ -379,9 +379,11 @@ class Graph(Decider):
 
     # --- snapshots -----------------------------------------------------------------------------------------
 
-    def snapshot(self) -> bytes | None:
-        """The fold as bytes; None in a later generation or while it settles, when there is none."""
-        return None if self.intent is not None or self.ended or self.steps_generation != 1 else take(self)
+    def snapshot(self, size_max: int) -> bytes | None:
+        """The fold as bytes; None in a later generation, while it settles, or where it would be too large."""
+        if self.intent is not None or self.ended or self.steps_generation != 1:
+            return None
+        return take(self, size_max)
 
     def restore(self, body: bytes) -> None:
         """Take up a snapshot in place of the facts that it stands for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from perdure.model.graph import GraphDefinition, Join, Node, dependencies
+from perdure.model.graph import GraphDefinition, Join, Node, canonical_json, dependencies
 from perdure.model.workflow import WorkflowSpec
 
 
@@ -14,10 +14,11 @@ class Plan:
     each once (nodes that need the same share one tuple); `feeds[i]` those that depend on it.
     """
 
-    __slots__ = ("feeds", "index", "joins", "lenient", "needs", "nodes")
+    __slots__ = ("document", "feeds", "index", "joins", "lenient", "needs", "nodes")
 
     def __init__(self, definition: GraphDefinition) -> None:
         self.nodes: Sequence[Node] = definition.nodes
+        self.document = b""
         self.index = index = {node.name: i for i, node in enumerate(self.nodes)}
         self.joins: list[Join] = [node.join for node in self.nodes]
         self.needs: list[tuple[int, ...]] = []
@@ -46,3 +47,12 @@ def plan_of(spec: WorkflowSpec) -> Plan:
     if plan is None:
         plan = _plans[spec] = Plan(spec.graph)
     return plan
+
+
+def document_of(spec: WorkflowSpec) -> bytes:
+    """The definition of a graph workflow as it is kept; encoded once."""
+    assert spec.graph is not None
+    plan = plan_of(spec)
+    if not plan.document:
+        plan.document = canonical_json(spec.graph)
+    return plan.document

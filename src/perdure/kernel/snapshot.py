@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.kernel.steps import OPEN, SUCCEEDED, Child, Fan, NodeStep
+from perdure.kernel.steps import OPEN, SUCCEEDED, WAITING, Child, Fan, NodeStep
 from perdure.model import fact as f
 from perdure.model.failure import Failure
+from perdure.model.graph import StepRef, references
 
 if TYPE_CHECKING:
     from perdure.kernel.graph import Graph
@@ -31,8 +32,36 @@ class _Snapshot(msgspec.Struct, array_like=True):
     owed: list[f.Owed]
 
 
-def take(graph: Graph) -> bytes:
-    """The fold as bytes."""
+def take(graph: Graph, size_max: int) -> bytes | None:
+    """The fold as bytes; None where what it must hold is larger than that.
+
+    Shape: of the results, only those that something will still read.
+    """
+    wanted = _wanted(graph)
+    fans = {i: fan for i, fan in graph.fans.items() if graph.states[i] == OPEN}
+    size = sum(len(raw) for i in wanted if (raw := graph.results[i]) is not None)
+    size += sum(len(step.args) for step in graph.open.values())
+    size += sum(len(raw) for fan in fans.values() for raw in fan.results if raw is not None)
+    return None if size > size_max else _encoded(graph, wanted, fans)
+
+
+def _wanted(graph: Graph) -> set[int]:
+    """The nodes whose results may still be read: by nodes that wait, or as the run's own result."""
+    plan, output = graph.plan, graph.spec.graph.output if graph.spec.graph is not None else None
+    if output is None:
+        wanted = {i for i, feeds in enumerate(plan.feeds) if not feeds}
+    else:
+        wanted = {plan.index[one.step] for one in references(output) if isinstance(one, StepRef)}
+    seen: set[int] = set()
+    for i, state in enumerate(graph.states):
+        needs = plan.needs[i]
+        if state == WAITING and id(needs) not in seen:
+            seen.add(id(needs))
+            wanted.update(needs)
+    return wanted
+
+
+def _encoded(graph: Graph, wanted: set[int], open_fans: dict[int, Fan]) -> bytes:
     steps = [
         (
             s.key,
@@ -57,13 +86,13 @@ def take(graph: Graph) -> bytes:
             fan.left,
             fan.failure,
         )
-        for i, fan in graph.fans.items()
+        for i, fan in open_fans.items()
     ]
     children = [(c.key, c.id, msgspec.Raw(c.args), c.ask, c.asked_seq, c.target) for c in graph.children.values()]
     return msgspec.json.encode(
         _Snapshot(
             graph.seed, graph.depth, graph.now, graph.asked_n, graph.asked_h, bytes(graph.states),
-            {i: msgspec.Raw(raw) for i, raw in enumerate(graph.results) if raw is not None},
+            {i: msgspec.Raw(raw) for i in sorted(wanted) if (raw := graph.results[i]) is not None},
             {name: msgspec.Raw(raw) for name, raw in graph.inputs.items()},
             graph.failures, steps, fans, children, [owed for owed, _, _ in graph.owed],
         )

@@ -7,7 +7,7 @@ Nothing here recurses over the graph; arguments are nested at most `NESTING_MAX`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any, Final, Literal
 
 import msgspec
@@ -156,8 +156,8 @@ def canonical_json(definition: GraphDefinition) -> bytes:
 
 
 def definition_hash(definition: GraphDefinition) -> str:
-    """32 hexadecimal digits (BLAKE2b) that stand for the definition."""
-    return blake2b(canonical_json(definition), digest_size=16).hexdigest()
+    """64 hexadecimal digits that stand for the definition: the SHA-256 of its canonical JSON, as a blob's is."""
+    return sha256(canonical_json(definition)).hexdigest()
 
 
 # --- as text for people -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import msgspec
 
 from perdure.errors import Blocked, IdInUse, UnknownWorkflow
 from perdure.kernel import attempt as attempts
-from perdure.kernel.decider import Catalogue, Decider, Trouble
+from perdure.kernel.decider import Decider, Trouble
 from perdure.kernel.flow import Limits
 from perdure.model import fact as f
 from perdure.model import message as m
@@ -32,6 +32,7 @@ from perdure.state.store import NewRun, Progress
 from perdure.version import VERSION
 
 if TYPE_CHECKING:
+    from perdure.authoring.registry import Registry
     from perdure.runtime.attempt import Attempt
     from perdure.runtime.watchdog import Watchdog
     from perdure.settings import Settings
@@ -49,7 +50,7 @@ _NOT_DECLARED = "its outcome is unknown: an exception that it does not declare l
 class Advance:
     """Folds messages into runs and gathers the next commit in `work`."""
 
-    def __init__(self, catalogue: Catalogue, settings: Settings, epoch: int, watchdog: Watchdog) -> None:
+    def __init__(self, catalogue: Registry, settings: Settings, epoch: int, watchdog: Watchdog) -> None:
         self.catalogue, self.settings, self.epoch, self.watchdog = catalogue, settings, epoch, watchdog
         self.limits = Limits(settings.payload_max, settings.turn_callbacks_max, settings.children_depth_max)
         self.runs: dict[str, LiveRun] = {}

@@ -93,7 +93,7 @@ class Auditor:
         return ""
 
     def _graph(self, row: RunRow) -> bool:
-        spec = self.node.advance.catalogue.workflow(row.workflow, row.version)
+        spec = self.node.advance.catalogue.workflow(row.workflow, row.version, row.definition)
         return spec is not None and spec.kind == "graph"
 
     def _looked(self, row: RunRow, wrong: str) -> None:

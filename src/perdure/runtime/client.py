@@ -8,6 +8,8 @@ from typing import Any
 from perdure.errors import IdInUse, ResultTimeout, UnknownRun, WrongState
 from perdure.model import message as m
 from perdure.model.run import Life
+from perdure.model.workflow import WorkflowSpec
+from perdure.runtime.definitions import keep
 from perdure.runtime.desk import Desk
 from perdure.runtime.node import done
 from perdure.state.store import Batch, NewRun, Query, Ref
@@ -23,8 +25,6 @@ class Client(Desk):
 
     async def send(self, message: m.Message, *, repeated: bool = False) -> Any:
         message.at = self.clock.wall_us()
-        if isinstance(message, m.Start):
-            return await self._start(message)
         if repeated:
             known = (await self.store.answers([message.request])).get(message.request)
             if known is not None:
@@ -52,11 +52,14 @@ class Client(Desk):
         if isinstance(message, m.Resolve) and life is not Life.ATTENTION:
             raise WrongState(f"run {message.run} does not need attention: it is {rows[0].status}")
 
-    async def _start(self, message: m.Start) -> str:
-        batch = Batch()
+    async def _begin(self, message: m.Start, spec: WorkflowSpec) -> Any:
+        message.at = self.clock.wall_us()
+        batch, ref = Batch(), Ref(message.run)
+        if spec.graph is not None:
+            keep(batch, ref, spec)
         batch.starts.append(
             NewRun(
-                ref=Ref(message.run), workflow=message.workflow, version=message.version, definition=message.definition,
+                ref=ref, workflow=message.workflow, version=message.version, definition=message.definition,
                 input_hash=message.input_hash, tags=message.tags, source=message.source, request=message.request,
                 created_at=message.at, drawn=message.drawn,
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perdure.definitions")
 # Of a graph's definition, which is kept; the hash of a flow's source is shorter.
-_HASH_DIGITS = 64
+HASH_DIGITS: Final = 64
 
 
 def keep(batch: Batch, ref: Ref, spec: WorkflowSpec) -> int:
@@ -36,7 +36,7 @@ def keep(batch: Batch, ref: Ref, spec: WorkflowSpec) -> int:
 
 async def definition_of(store: Store, digest: str) -> GraphDefinition | None:
     """The graph's definition that is kept under this hash; None for a flow's, and where none is kept."""
-    if len(digest) != _HASH_DIGITS:
+    if len(digest) != HASH_DIGITS:
         return None
     try:
         body = (await store.blobs([digest]))[digest]
@@ -50,12 +50,20 @@ async def definition_of(store: Store, digest: str) -> GraphDefinition | None:
 async def bind_kept(store: Store, registry: Registry, rows: Iterable[RunRow]) -> None:
     """Serve the graphs of these runs by their kept definitions, where no code serves them but that of their tasks."""
     for row in rows:
-        if len(row.definition) != _HASH_DIGITS or registry.workflow(row.workflow, row.version, row.definition):
-            continue
-        definition = await definition_of(store, row.definition)
-        if definition is None:
-            continue
-        try:
-            registry.keep(bind_graph(definition, registry.activities(), imports=registry.modules))
-        except DefinitionError as error:
-            log.info("run %s of %s is not served: %s", row.id, row.workflow, error)
+        if len(row.definition) == HASH_DIGITS and registry.workflow(row.workflow, row.version, row.definition) is None:
+            await bound(store, registry, row)
+
+
+async def bound(store: Store, registry: Registry, row: RunRow) -> WorkflowSpec | None:
+    """The run's graph by its kept definition, bound to what is served; None where that lacks something."""
+    there = registry.kept(row.definition)
+    definition = await definition_of(store, row.definition) if there is None else None
+    if definition is None:
+        return there
+    try:
+        spec = bind_graph(definition, registry.activities(), imports=registry.modules)
+    except DefinitionError as error:
+        log.info("run %s of %s is not served: %s", row.id, row.workflow, error)
+        return None
+    registry.keep(spec)
+    return spec

@@ -23,10 +23,12 @@ from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.duration import Duration, duration_us
 from perdure.model.failure import Failure
+from perdure.model.graph import GraphDefinition
 from perdure.model.ids import check_id, drawn_id
 from perdure.model.payload import Shape, blob_hash, canonical, input_hash, is_blob
 from perdure.model.run import STATUSES, Life, Outcome, RunRow, Status, WorkflowState
 from perdure.model.workflow import WorkflowSpec
+from perdure.runtime.definitions import definition_of
 from perdure.runtime.inspect import state_of
 from perdure.runtime.verify import verify_run
 from perdure.settings import Settings
@@ -123,8 +125,11 @@ class Desk:
             known = (await self.store.answers([request_id])).get(request_id)
             if known is not None:
                 return Handle(self, known[0], spec.result)
-        run_id = await self.send(message)
+        run_id = await self._begin(message, spec)
         return Handle(self, str(run_id), spec.result)
+
+    async def _begin(self, message: m.Start, spec: WorkflowSpec) -> Any:  # noqa: ARG002 - a client says what it starts
+        return await self.send(message)
 
     def _spec(self, workflow: WorkflowSpec | str) -> WorkflowSpec:
         if isinstance(workflow, str):
@@ -174,6 +179,10 @@ class Desk:
         """Raises: `UnknownRun`."""
         return await state_of(self.store, check_id(run_id))
 
+    async def definition(self, run_id: str) -> GraphDefinition | None:
+        """The graph that the run is of, as the store keeps it; None for a flow's. Raises: `UnknownRun`."""
+        return await definition_of(self.store, (await self.row(run_id)).definition)
+
     async def verify(self, run_id: str) -> AuditReport:
         """Check the four conditions over the run's history, replaying its code where that is known here."""
         return await verify_run(self.store, self.catalogue, self.settings, check_id(run_id))
@@ -194,7 +203,7 @@ class Desk:
             if is_blob(raw):
                 raw = (await self.store.blobs([blob_hash(raw)]))[blob_hash(raw)]
             if shape is None:
-                spec = self.catalogue.workflow(row.workflow, row.version)
+                spec = self.catalogue.workflow(row.workflow, row.version, row.definition)
                 shape = spec.result if spec is not None else Shape(Any, "result")
             return shape.decode(raw)
         if row.life is Life.FAILED:

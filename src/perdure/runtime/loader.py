@@ -21,10 +21,12 @@ from perdure.model import message as m
 from perdure.model.command import StartChild
 from perdure.model.run import Life, RunRow
 from perdure.runtime.attempt import Attempt
+from perdure.runtime.definitions import bind_kept
 from perdure.runtime.live import LiveRun
-from perdure.runtime.recovery import Recovery, ended_child, rebuild
+from perdure.runtime.recovery import Recovery, ended_child, from_snapshot, rebuild
 from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, fill, make
 from perdure.runtime.revive import Revive
+from perdure.runtime.snapshots import plan_next
 from perdure.runtime.work import Install, Item
 from perdure.state.store import BatchRefused, Loaded, Query
 
@@ -53,6 +55,7 @@ class Loader:
         self.task: asyncio.Task[None] | None = None
         self.kept_back: set[str] = set()
         self.unserved: set[str] = set()
+        self.unsnapped: set[str] = set()
         self.suspects: Suspects
         self.recovery = Recovery(self)
         self.revive = Revive(self)
@@ -93,7 +96,7 @@ class Loader:
             if isinstance(entry, Item) and entry.message.request and not isinstance(entry.message, m.Start)
         ]  # fmt: skip
         answers = await store.answers(requests) if requests else {}
-        loaded = {one.row.id: one for one in await store.load(list(group), snapshot=True)}
+        loaded = await self._load(list(group))
         histories = {run_id: self._decoded(one) for run_id, one in loaded.items()}
         hashes = {
             h for history in histories.values() if not isinstance(history, PerdureError) for h in blobs_of(history)
@@ -112,9 +115,22 @@ class Loader:
                 await asyncio.sleep(0)
                 until = node.clock.monotonic() + SLICE_S
 
+    async def _load(self, ids: list[str]) -> dict[str, Loaded]:
+        """The runs from their snapshots, but for those whose snapshot did not hold; graphs kept in the store are bound."""
+        store = self.node.store
+        found = await store.load([id for id in ids if id not in self.unsnapped], snapshot=True)
+        whole = [id for id in ids if id in self.unsnapped]
+        if whole:
+            found = [*found, *await store.load(whole)]
+            self.unsnapped.difference_update(whole)
+        await bind_kept(store, self.node.advance.catalogue, (one.row for one in found))
+        return {one.row.id: one for one in found}
+
     def _decoded(self, one: Loaded) -> list[tuple[int, f.AnyFact]] | PerdureError:
         if one.row.life not in {Life.LIVE, Life.QUEUED}:
             return []
+        if one.damage:
+            return StoreDamaged(one.damage)
         try:
             return decode(one.facts)
         except StoreDamaged as error:
@@ -238,7 +254,7 @@ class Loader:
     def _queued(self, one: Loaded, entries: list[Any]) -> None:
         """A run whose start was acknowledged and not yet folded."""
         starts = [entry for entry in entries if isinstance(entry, Item) and isinstance(entry.message, m.Start)]
-        spec = self.node.advance.catalogue.workflow(one.row.workflow, one.row.version)
+        spec = self.node.advance.catalogue.workflow(one.row.workflow, one.row.version, one.row.definition)
         if not starts or spec is None:
             self.kept_back.add(one.row.id)
             if spec is None:
@@ -251,7 +267,7 @@ class Loader:
     def _make(self, row: RunRow) -> LiveRun | None:
         """A run in memory from its row, with nothing folded; None: no engine here serves its workflow."""
         advance = self.node.advance
-        spec = advance.catalogue.workflow(row.workflow, row.version)
+        spec = advance.catalogue.workflow(row.workflow, row.version, row.definition)
         if spec is None:
             return None
         run = LiveRun(row.id, spec, make(row.id, spec, advance.catalogue, advance.limits))
@@ -259,7 +275,9 @@ class Loader:
         run.seq, run.head, run.generation = row.seq, row.head, row.generation
         run.parent, run.parent_key, run.input_hash = row.parent, row.parent_key, row.input_hash
         run.owner, run.variables = row.epoch, row.variables
-        run.due = None
+        run.due, run.kept = None, row.definition
+        if spec.graph is not None:
+            plan_next(run, advance.settings)
         return run
 
     def _live(self, one: Loaded, history: Any, entries: list[Any], children: dict[str, RunRow]) -> None:
@@ -272,13 +290,17 @@ class Loader:
         if not self.suspects.may_carry(row.id) and not entries and row.epoch != self.node.epoch:
             return
         run.progress = dict(one.progress)
+        if one.snapshot is not None and not from_snapshot(run, one, history, self.node.settings):
+            self.unsnapped.add(row.id)
+            self.wanted.setdefault(row.id, []).extend(entries)
+            return
         try:
             if isinstance(history, PerdureError):
                 raise history
             if any(isinstance(fact, f.CancelRequested) and fact.force for _, fact in history):
                 self._forced(run, row, history)
-            else:
-                rebuild(run.decider, history, one)
+            elif one.snapshot is None:
+                rebuild(run.decider, history)
                 check_frontier(run.decider, row.seq, row.asked_n, row.asked_h)
         except NonDeterminism as error:
             self._needs_attention(run, row, Trouble("nondeterminism", str(error), error.step), entries)
@@ -330,7 +352,7 @@ class Loader:
         self.node.wake()
 
     def quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
-        """A run that cannot be folded or written goes to attention, alone; what waited for it follows."""
+        """A run that cannot be folded or written, or is damaged, goes to attention alone; what waited follows."""
         entries.extend(self.wanted.pop(run_id, ()))
         self.node.loop.create_task(self._quarantine(run_id, trouble, entries))
 

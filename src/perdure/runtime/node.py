@@ -15,9 +15,9 @@ from collections.abc import Awaitable
 from heapq import heappop, heappush
 from typing import Any
 
+from perdure.authoring.registry import Registry
 from perdure.clock import Clock
 from perdure.errors import Blocked, EngineStopped, PerdureError, StoreError, StoreLost, StoreUnavailable
-from perdure.kernel.decider import Catalogue
 from perdure.model import message as m
 from perdure.model.run import Life
 from perdure.runtime.advance import Advance
@@ -40,7 +40,7 @@ PROGRESS_EVERY_S = 1.0
 class Node:
     """Shape: `queue` holds what is to be folded, oldest first; `advance.runs` the runs in memory by id."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, settings: Settings, clock: Clock, epoch: int) -> None:
+    def __init__(self, store: Store, catalogue: Registry, settings: Settings, clock: Clock, epoch: int) -> None:
         self.store, self.settings, self.clock, self.epoch = store, settings, clock, epoch
         self.loop = asyncio.get_running_loop()
         self.watchdog = Watchdog(settings.block_max_s, threading.get_ident())

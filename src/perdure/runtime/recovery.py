@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.errors import IdInUse, PerdureError, WrongState
+from perdure.errors import IdInUse, PerdureError, StoreDamaged, WrongState
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.failure import Failure
 from perdure.model.run import Life, Outcome, RunRow
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.live import LiveRun
-from perdure.runtime.replay import effective, replay
+from perdure.runtime.replay import check_frontier, effective, replay
+from perdure.runtime.snapshots import plan_next, take_up
 from perdure.runtime.work import Install, Item
 from perdure.state.store import Loaded
 
 if TYPE_CHECKING:
     from perdure.kernel.decider import Decider
     from perdure.runtime.loader import Loader
+    from perdure.settings import Settings
+
+log = logging.getLogger("perdure.recovery")
 
 
 class Recovery:
@@ -124,16 +129,34 @@ class Recovery:
         self.loader.suspects.carried(run)
 
 
-def rebuild(decider: Decider, history: list[tuple[int, f.AnyFact]], one: Loaded) -> None:
-    """Fold a loaded history: from its snapshot where there is one, else from its first fact."""
+def from_snapshot(run: LiveRun, one: Loaded, history: Any, settings: Settings) -> bool:
+    """Fold a run from its snapshot; false where that does not hold, and all facts are to be folded."""
+    assert one.snapshot is not None
+    decider, row = run.decider, one.row
+    try:
+        if isinstance(history, PerdureError):
+            raise history
+        if any(isinstance(fact, f.CancelRequested) and fact.force for _, fact in history):
+            raise StoreDamaged("what is ended by force is folded from its first fact")
+        take_up(run, *one.snapshot)
+        replay(decider, history, first=False)
+        check_frontier(decider, row.seq, row.asked_n, row.asked_h)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with a snapshot, the facts are there
+        log.warning("run %s is folded from its facts, not from its snapshot: %s", run.id, error)
+        decider.drop()
+        return False
+    plan_next(run, settings)
+    decider.commands.clear()
+    decider.decisions.clear()
+    return True
+
+
+def rebuild(decider: Decider, history: list[tuple[int, f.AnyFact]]) -> None:
+    """Fold a loaded history from its first fact."""
     known = effective(history, decider.shape)
     first = known[0][1] if known else None
     copied = first.fork_at if isinstance(first, f.RunStarted) else 0
-    if one.snapshot is not None and one.snapshot[0] > 0:
-        decider.restore(one.snapshot[1])  # type: ignore[attr-defined]
-        replay(decider, [item for item in known if item[0] > one.snapshot[0]], first=False)
-    else:
-        replay(decider, known, copied=copied)
+    replay(decider, known, copied=copied)
     decider.commands.clear()
     decider.decisions.clear()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -25,13 +24,6 @@ class Attention(PerdureError):
     def __init__(self, cause: f.Cause, reason: str, step: str) -> None:
         super().__init__(reason)
         self.cause, self.step = cause, step
-
-
-class Checkpoint(NamedTuple):
-    """Where a replay begins when there is a snapshot: its fact and its body."""
-
-    seq: int
-    body: bytes
 
 
 def make(run_id: str, spec: WorkflowSpec, catalogue: Catalogue, limits: Limits) -> Decider:

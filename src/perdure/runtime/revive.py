@@ -152,7 +152,7 @@ class Revive:
         run = LiveRun(one.row.id, decider.spec, decider)
         run.ref.no, run.seq, run.head, run.generation = one.row.no, one.row.seq, one.row.head, one.row.generation
         run.parent, run.parent_key, run.input_hash = one.row.parent, one.row.parent_key, one.row.input_hash
-        run.definition = one.row.definition
+        run.definition = run.kept = one.row.definition
         message = item.message
         assert isinstance(message, m.Cancel)
         self._join(run, known, item, f.CancelRequested(0, 0, 0, message.reason, message.request, True))
@@ -178,7 +178,7 @@ class Revive:
                 start, fork_of=start.fork_of or message.origin, fork_at=kept[-1][0], parent="", parent_key=""
             )
             kept[0] = (1, start)
-            spec = node.advance.catalogue.workflow(one.row.workflow, one.row.version)
+            spec = node.advance.catalogue.workflow(one.row.workflow, one.row.version, one.row.definition)
             if spec is None:
                 raise UnknownWorkflow(one.row.workflow, one.row.version)
             advance = node.advance

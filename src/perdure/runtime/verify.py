@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from perdure.authoring.registry import Registry
 from perdure.errors import NonDeterminism, PerdureError, UnknownRun
 from perdure.kernel.audit import audit
 from perdure.kernel.audit_report import AuditReport
@@ -13,6 +14,8 @@ from perdure.kernel.decider import Catalogue
 from perdure.kernel.flow import Limits
 from perdure.model import fact as f
 from perdure.model.run import Life, RunRow
+from perdure.model.workflow import WorkflowSpec
+from perdure.runtime.definitions import bound, definition_of
 from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay
 from perdure.settings import Settings
 from perdure.state.store import InboxRow, Loaded, Query, Store
@@ -20,7 +23,7 @@ from perdure.state.store import InboxRow, Loaded, Query, Store
 PAGE = 500
 
 
-async def verify_run(store: Store, catalogue: Catalogue, settings: Settings, run_id: str) -> AuditReport:
+async def verify_run(store: Store, catalogue: Registry, settings: Settings, run_id: str) -> AuditReport:
     """The four conditions over one run. Raises: `UnknownRun`; `StoreDamaged` for facts that cannot be read."""
     found = await store.load([run_id], whole=True)
     if not found:
@@ -29,7 +32,7 @@ async def verify_run(store: Store, catalogue: Catalogue, settings: Settings, run
 
 
 async def _subject(
-    store: Store, catalogue: Catalogue, settings: Settings, one: Loaded, inbox: Sequence[InboxRow]
+    store: Store, catalogue: Registry, settings: Settings, one: Loaded, inbox: Sequence[InboxRow]
 ) -> Subject:
     row = one.row
     known = decode(one.facts)
@@ -38,16 +41,27 @@ async def _subject(
     ]
     ids = {fact.child for _, fact in known if isinstance(fact, f.ChildEnded)} | set(row.wait.children)
     rows = await _rows(store, [*ids, *([row.parent] if row.parent else [])])
-    spec = catalogue.workflow(row.workflow, row.version)
+    spec = await _spec(store, catalogue, row)
+    graph = spec.graph if spec is not None else None
+    if spec is None or spec.definition_hash != row.definition:
+        graph = await definition_of(store, row.definition) or graph
     return Subject(
         row=row,
         facts=facts,
         children={child: rows.get(child) for child in ids},
         parent=rows.get(row.parent),
-        replay=await _replayed(store, catalogue, settings, one),
-        graph=spec.graph if spec is not None else None,
+        replay=await _replayed(store, catalogue, settings, one, spec),
+        graph=graph,
         inbox=sum(1 for waiting in inbox if waiting.message.run == row.id),
     )
+
+
+async def _spec(store: Store, catalogue: Registry, row: RunRow) -> WorkflowSpec | None:
+    """The code of the run: as it is served, but a graph by the definition that moved it last, where that can be bound."""
+    spec = catalogue.workflow(row.workflow, row.version, row.definition)
+    if spec is None or (spec.graph is not None and spec.definition_hash != row.definition):
+        return await bound(store, catalogue, row) or spec
+    return spec
 
 
 async def _inbox(store: Store) -> list[InboxRow]:
@@ -67,12 +81,13 @@ async def _rows(store: Store, ids: Sequence[str]) -> dict[str, RunRow]:
     return found
 
 
-async def _replayed(store: Store, catalogue: Catalogue, settings: Settings, one: Loaded) -> ReplayResult | None:
+async def _replayed(
+    store: Store, catalogue: Catalogue, settings: Settings, one: Loaded, spec: WorkflowSpec | None
+) -> ReplayResult | None:
     """Run the code over the history; None where the code is not known here,
     or does not end the run (a forced cancel).
     """
     row = one.row
-    spec = catalogue.workflow(row.workflow, row.version)
     known = decode(one.facts)
     if spec is None or not known or any(isinstance(fact, f.CancelRequested) and fact.force for _, fact in known):
         return None

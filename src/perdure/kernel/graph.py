@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from perdure.errors import BadArgument, PerdureError
+from perdure.errors import BadArgument, PerdureError, TooLarge
 from perdure.kernel.arguments import NULL, Values
 from perdure.kernel.decider import Catalogue, Decider, Intent, Trouble
 from perdure.kernel.failures import failure_of
@@ -109,11 +109,7 @@ class Graph(Decider):
             for k in self.plan.feeds[i]:
                 self.left[k] -= 1
                 self.good[k] += 1
-        self._kept_fans = {
-            i: fan
-            for i, fan in fans.items()
-            if not any(key.startswith(f"{self.plan.nodes[i].name}[") for key in undone)
-        }
+        self._kept_fans = {i: fan.without(self.plan.nodes[i].name, undone) for i, fan in fans.items()}
         for i, state in enumerate(self.states):
             if state == WAITING and self._may_run(i):
                 self._ready(i)
@@ -198,7 +194,7 @@ class Graph(Decider):
             elif node.child:
                 self._start_child(i, node)
             else:
-                self._ask(i, node, node.name, self._packed(node, {}), -1)
+                self._ask(i, node.name, self._made(node, {}), -1)
         except PerdureError as error:
             self._node_failed(i, failure_of(error))
 
@@ -224,20 +220,32 @@ class Graph(Decider):
         """A name in a condition: the decoded result of a step, or a parameter of the graph."""
         i = self.plan.index.get(name)
         if i is None:
-            return msgspec.json.decode(self.inputs[name])
+            signature = self.spec.signature
+            return signature.shapes[signature.names.index(name)].decode(self.inputs[name])
         raw = self.results[i]
         if raw is None:
             return None
         node = self.plan.nodes[i]
-        if node.map is not None:
-            return msgspec.json.decode(raw)
         shape = self.spec.workflows[node.task].result if node.child else self.spec.tasks[node.name].result
+        if node.map is not None:
+            return [shape.decode(one) for one in msgspec.json.decode(raw, type=list[msgspec.Raw])]
         return shape.decode(raw)
 
     # --- asking ----------------------------------------------------------------------------------------
 
+    def _made(self, node: Node, given: dict[str, bytes]) -> tuple[bytes, tuple[Any, ...]]:
+        """The arguments of a node's step, encoded and decoded. Raises: `BadArgument`, `TooLarge`."""
+        raw = self._packed(node, given)
+        return raw, self.spec.tasks[node.name].signature.unpack(raw)
+
     def _packed(self, node: Node, given: dict[str, bytes]) -> bytes:
-        """The encoded arguments of a node, in the order of its task's parameters."""
+        """The encoded arguments of a node, in the order of its task's parameters. Raises: `BadArgument`, `TooLarge`."""
+        raw = self._spliced(node, given)
+        if len(raw) > self.limits.payload:
+            raise TooLarge(f"arguments of {node.name}", len(raw), self.limits.payload)
+        return raw
+
+    def _spliced(self, node: Node, given: dict[str, bytes]) -> bytes:
         spec: Any = self.spec.workflows[node.task] if node.child else self.spec.tasks[node.name]
         names, args, values = spec.signature.names, node.args, self.values
         if len(args) == len(names):
@@ -251,10 +259,9 @@ class Graph(Decider):
         packed: bytes = spec.signature.from_names(named, self.limits.payload)
         return packed
 
-    def _ask(self, i: int, node: Node, key: str, raw: bytes, item: int) -> None:
-        spec = self.spec.tasks[node.name]
-        values = spec.signature.unpack(raw)
-        step = NodeStep(key, spec, raw, values, node=i, item=item)
+    def _ask(self, i: int, key: str, made: tuple[bytes, tuple[Any, ...]], item: int) -> None:
+        raw, values = made
+        step = NodeStep(key, self.spec.tasks[self.plan.nodes[i].name], raw, values, node=i, item=item)
         step.ask = self._asked(b"task", key, raw)
         step.asked_seq, step.asked_at, step.generation = self.seq, self.now, self.steps_generation
         if self.journal is not None:
@@ -270,16 +277,19 @@ class Graph(Decider):
         except msgspec.DecodeError:
             raise BadArgument(f"{node.name} maps over {node.map!r}, which is no list: {listed[:60]!r}") from None
         old = self._kept_fans.pop(i, None)
+        kept = old.results if old is not None and len(old.results) == len(items) else [None] * len(items)
+        # All are made before any is asked for: where one cannot be, none is.
+        made = [
+            self._made(node, {node.map: bytes(item)}) if result is None else None
+            for item, result in zip(items, kept, strict=True)
+        ]
         fan = self.fans[i] = Fan(len(items))
-        if not items:
-            self._close(i, SUCCEEDED, b"[]")
-            return
-        for k, item in enumerate(items):
-            if old is not None and len(old.results) == len(items) and old.results[k] is not None:
-                fan.results[k] = old.results[k]
+        for k, one in enumerate(made):
+            if one is None:
+                fan.results[k] = kept[k]
                 fan.left -= 1
-                continue
-            self._ask(i, node, f"{node.name}[{k}]", self._packed(node, {node.map: bytes(item)}), k)
+            else:
+                self._ask(i, f"{node.name}[{k}]", one, k)
         self._fan_ended(i, fan)
 
     def _start_child(self, i: int, node: Node) -> None:
@@ -344,6 +354,12 @@ class Graph(Decider):
                 fact.failure or Failure("perdure.RunCancelled", "the child run was cancelled", "cancelled"),
             )
 
+    def unmade(self) -> frozenset[str]:
+        """The nodes that failed without an attempt, since their arguments could not be made."""
+        asked = {key.partition("[")[0] for key in self.journal or ()}
+        names = (self.plan.nodes[i].name for i in self.failures)
+        return frozenset(name for name in names if name not in asked)
+
     def _node_failed(self, i: int, failure: Failure) -> None:
         self.failures[i] = failure
         self._close(i, FAILED)
@@ -361,9 +377,21 @@ class Graph(Decider):
             if not self.plan.lenient[i]:
                 self.settle(Intent("failed", self.failures[i]))
                 return
-        self.finish(f.RunCompleted(self.now, self.asked_n, self.asked_h, msgspec.Raw(self._output())))
+        try:
+            output = self._output()
+        except PerdureError as error:
+            self.settle(Intent("failed", failure_of(error)))
+        else:
+            self.finish(f.RunCompleted(self.now, self.asked_n, self.asked_h, msgspec.Raw(output)))
 
     def _output(self) -> bytes:
+        """The run's result. Raises: `BadArgument` for a path that leads nowhere, `TooLarge`."""
+        raw = self._result()
+        if len(raw) > self.limits.payload:
+            raise TooLarge(f"the result of run {self.run_id}", len(raw), self.limits.payload)
+        return raw
+
+    def _result(self) -> bytes:
         assert self.spec.graph is not None
         output = self.spec.graph.output
         if output is not None:

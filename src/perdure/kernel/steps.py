@@ -87,3 +87,9 @@ class Fan:
         self.results: list[bytes | None] = [None] * count
         self.left = count
         self.failure: Failure | None = None
+
+    def without(self, name: str, undone: set[str]) -> Fan:
+        """The elements that succeeded and were not compensated."""
+        kept = Fan(len(self.results))
+        kept.results = [None if f"{name}[{k}]" in undone else raw for k, raw in enumerate(self.results)]
+        return kept

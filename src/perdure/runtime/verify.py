@@ -12,6 +12,7 @@ from perdure.kernel.audit_report import AuditReport
 from perdure.kernel.audit_subject import ReplayResult, Subject
 from perdure.kernel.decider import Catalogue
 from perdure.kernel.flow import Limits
+from perdure.kernel.graph import Graph
 from perdure.model import fact as f
 from perdure.model.run import Life, RunRow
 from perdure.model.workflow import WorkflowSpec
@@ -112,6 +113,7 @@ async def _replayed(
     limits_by_key = {key: step.spec.retry.attempts for key, step in decider.open.items() if not step.spec.at_most_once}
     result = ReplayResult(
         asked=trace, keys=dict(decider.journal), open=open_now | waiting, limits=limits_by_key,
+        unmade=decider.unmade() if isinstance(decider, Graph) else frozenset(),
         wait=decider.wait() if row.life is Life.LIVE else None,
     )  # fmt: skip
     decider.drop()

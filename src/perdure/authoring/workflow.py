@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable
@@ -84,4 +85,5 @@ def _source_hash(fn: Callable[..., Any]) -> str:
 def source_file(fn: Callable[..., Any]) -> str:
     """The file that a run is resumed from (S23): that of the module, or of the program when it is the main one."""
     module = sys.modules.get(fn.__module__)
-    return str(getattr(module, "__file__", "") or fn.__code__.co_filename)
+    name = str(getattr(module, "__file__", "") or fn.__code__.co_filename)
+    return os.path.realpath(name) if os.path.exists(name) else name  # noqa: PTH110 - it may be no path at all

@@ -96,7 +96,7 @@ def _facts(found: Checkup) -> Iterator[tuple[str, str]]:
     yield "engine", f"pid {health.holder} holds the store" if health.holder > 0 else "held" if health.holder else "none"
     large = style("  large: a reader holds it", fg="yellow") if health.wal_size > WAL_ALARM else ""
     yield "size", f"{health.file_size:,} bytes, write-ahead log {health.wal_size:,}{large}"
-    yield "holds", ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in health.sizes.items() if count)
+    yield "holds", ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in health.sizes.items() if count)
     for i, row in enumerate(found.epochs[:EPOCHS_SHOWN]):
         ended = "stopped cleanly" if row.clean else "runs" if i == 0 and health.holder else "died"
         text = f"{row.epoch}  {clock(when(row.started_at))}  {escape(row.node, 40)}:{row.pid}  {ended}"

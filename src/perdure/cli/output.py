@@ -13,7 +13,6 @@ from typing import Any, Final, TextIO
 import click
 import msgspec
 
-from perdure.model.failure import Failure
 from perdure.model.run import Outcome, RunRow, WorkflowState, when
 from perdure.model.text import escape, redact
 from perdure.monitoring.progress import is_terminal, lasting
@@ -89,7 +88,7 @@ def coloured(stream: TextIO) -> bool:
 
 def style(text: str, **how: Any) -> str:
     """Coloured where stdout is a terminal."""
-    return click.style(text, **how) if coloured(sys.stdout) else text
+    return click.style(text, **how) if text and coloured(sys.stdout) else text
 
 
 def styled_status(status: str, width: int = 0) -> str:
@@ -170,15 +169,11 @@ def row_data(row: RunRow, served: bool | None) -> dict[str, Any]:
             "retrying": wait.retrying,
             "settling": wait.settling,
         },
-        "failure": _failure_data(outcome.failure),
+        "failure": outcome.failure,
         "reason": outcome.reason,
         "step": outcome.step,
         "served": served,
     }
-
-
-def _failure_data(failure: Failure | None) -> Any:
-    return None if failure is None else msgspec.to_builtins(failure)
 
 
 def run_data(row: RunRow, state: WorkflowState, result: bytes | None, served: bool | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import click
 from perdure.cli.options import EngineSeen, Session, awaited, command, engine_of
 from perdure.cli.output import ago, clock, json_text, outcome_of, put, put_json, run_data, style, styled_status
 from perdure.cli.ps import is_served, waits
+from perdure.kernel.fold import UNDO
 from perdure.model.duration import say_us
 from perdure.model.payload import blob_hash, is_blob
 from perdure.model.run import HistoryEntry, Life, RunRow, WorkflowState, micros, when
@@ -111,10 +112,10 @@ def _times(row: RunRow, now: datetime) -> Iterator[tuple[str, str]]:
 
 def _steps(state: WorkflowState) -> str:
     """How many of each kind, and how many facts that makes."""
-    counts = {"completed": 0, "failed": 0, "retried": 0, "skipped": 0}
+    counts = {"completed": 0, "undone": 0, "failed": 0, "retried": 0, "skipped": 0}
     for entry in state.history:
         if entry.kind in {"step_completed", "child_ended"}:
-            counts["completed"] += 1
+            counts["undone" if str(entry.detail["key"]).startswith(UNDO) else "completed"] += 1
         elif entry.kind == "attempt_failed":
             counts["failed" if entry.detail["retry_at"] is None else "retried"] += 1
         elif entry.kind == "step_skipped":

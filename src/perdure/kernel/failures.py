@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from perdure.errors import RunFailed, StepFailed
+from collections.abc import Iterator
+
+from perdure.errors import NotDurable, RunFailed, StepFailed
 from perdure.model import fact as f
 from perdure.model.failure import Failure
 from perdure.model.payload import rebuild_exception
 from perdure.model.task import TaskSpec
 
 MESSAGE_MAX = 4_000
+NAME_MAX = 200
 PLACES_MAX = 8
+MAIN = "__main__"
+# Of the exceptions in a group, so many are told.
+PARTS_MAX = 5
 
 
 def declared(spec: TaskSpec, failure: Failure) -> BaseException | None:
@@ -17,22 +23,77 @@ def declared(spec: TaskSpec, failure: Failure) -> BaseException | None:
     if failure.data == f.NULL:
         return None
     for kind in spec.raises:
-        if type_name(kind) == failure.type:
-            return rebuild_exception(kind, failure.data)
+        for one in _with_subclasses(kind):
+            if _is_named(one, failure.type):
+                return rebuild_exception(one, failure.data)
     return None
+
+
+def _is_named(kind: type[BaseException], name: str) -> bool:
+    """Whether a failure's type is this class, which is in another module when a program is imported (S23)."""
+    known = type_name(kind)
+    if known == name or MAIN not in {kind.__module__, name.partition(".")[0]}:
+        return known == name
+    return name.removeprefix(f"{MAIN}.") == kind.__qualname__ or name.endswith(f".{kind.__qualname__}")
+
+
+def _with_subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]:
+    """The class and all classes below it: `except` takes those too."""
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _with_subclasses(below)
 
 
 def type_name(kind: type[BaseException]) -> str:
     """An exception's qualified name as failures hold it."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return clipped(name, NAME_MAX)
+
+
+def text_of(error: BaseException) -> str:
+    """An exception's own words, cut to a length; what its code raises while it is asked is of no account."""
+    try:
+        return clipped(str(error), MESSAGE_MAX)
+    except BaseException as trouble:  # noqa: BLE001 - an exception whose text fails is still a failure to record
+        return f"(its message could not be read: {type_name(type(trouble))})"
+
+
+def clipped(text: str, limit: int) -> str:
+    """Text that can be kept: whole characters only, and not too many of them."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else f"{text[: limit - 30]} … ({len(text):,} characters)"
 
 
 def failure_of(error: BaseException | None) -> Failure:
     """What made a flow fail, as data: a step's own failure, or the exception that left its code."""
-    if isinstance(error, StepFailed | RunFailed):
-        return error.failure
     assert error is not None
-    return Failure(type_name(type(error)), str(error)[:MESSAGE_MAX], where=_where(error))
+    if isinstance(error, StepFailed | RunFailed) and isinstance(error.failure, Failure):
+        return error.failure
+    return Failure(type_name(type(error)), text_of(error), where=_where(error), cause=_parts(error))
+
+
+def _parts(error: BaseException) -> str:
+    """What the exceptions of a group say, one a line; of another exception nothing."""
+    if not isinstance(error, BaseExceptionGroup):
+        return ""
+    leaves = list(_leaves(error))
+    said = [f"{type_name(type(one))}: {text_of(one)}" for one in leaves[:PARTS_MAX]]
+    if len(leaves) > PARTS_MAX:
+        said.append(f"and {len(leaves) - PARTS_MAX} more")
+    return clipped("\n".join(said), MESSAGE_MAX)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
+
+
+def refusal_in(error: BaseException) -> NotDurable | None:
+    """The refusal that made a flow fail, alone or in a group."""
+    return next((one for one in _leaves(error) if isinstance(one, NotDurable)), None)
 
 
 def _where(error: BaseException) -> str:

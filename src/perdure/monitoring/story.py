@@ -203,7 +203,8 @@ def _took(entry: HistoryEntry, detail: Detail) -> str:
 
 
 def _failure(found: Any) -> str:
-    return escape(msgspec.convert(found, Failure).summary(), MESSAGE_MAX)
+    failure = msgspec.json.decode(msgspec.json.encode(found), type=Failure)
+    return escape(failure.summary(), MESSAGE_MAX)
 
 
 def _by(detail: Detail) -> str:

@@ -40,5 +40,5 @@ def entry_of(seq: int, fact: f.AnyFact) -> HistoryEntry:
     for name in fact.__struct_fields__:
         if name not in {"at", "asked_n", "asked_h"}:
             value = getattr(fact, name)
-            detail[name] = msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else msgspec.to_builtins(value)
+            detail[name] = msgspec.json.decode(value if isinstance(value, msgspec.Raw) else msgspec.json.encode(value))
     return HistoryEntry(seq=seq, at=when(fact.at), kind=tag_of(fact), detail=detail)

@@ -130,7 +130,7 @@ def fails_run(nodes: Sequence[Plan], ends: Sequence[tuple[str, str]]) -> bool:
 
 
 def recorded(history: Sequence[f.AnyFact]) -> dict[str, tuple[str, str, int, int]]:
-    """By step, from facts alone: its end, why it was skipped, the turn in which it ended, the turn that asked for it."""
+    """By step, from facts alone: its end, why it was skipped, the turn in which it ended, the one that asked for it."""
     found: dict[str, tuple[str, str, int, int]] = {}
     cause = 0
     for seq, fact in enumerate(history, 1):

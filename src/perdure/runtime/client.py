@@ -11,6 +11,7 @@ from perdure.model.run import Life
 from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.definitions import keep
 from perdure.runtime.desk import Desk
+from perdure.runtime.live import Ended
 from perdure.runtime.node import done
 from perdure.state.store import Batch, NewRun, Query, Ref
 
@@ -74,12 +75,12 @@ class Client(Desk):
                 raise IdInUse(message.run, rows[0].workflow if rows else message.workflow)
         return message.run
 
-    async def wait_end(self, run_id: str, timeout_us: int | None) -> None:
+    async def wait_end(self, run_id: str, timeout_us: int | None) -> Ended:
         until = None if timeout_us is None else self.clock.monotonic() + timeout_us / 1e6
         while True:
             row = await self.row(run_id)
             if row.life.ended or row.life is Life.ATTENTION:
-                return
+                return Ended.of(row)
             if until is not None and self.clock.monotonic() >= until:
                 raise ResultTimeout(f"run {run_id} has not ended within {(timeout_us or 0) / 1e6:g}s; it goes on")
             await asyncio.sleep(POLL_S)

@@ -30,6 +30,7 @@ from perdure.model.run import STATUSES, Life, Outcome, RunRow, Status, WorkflowS
 from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.definitions import definition_of
 from perdure.runtime.inspect import state_of
+from perdure.runtime.live import Ended
 from perdure.runtime.verify import verify_run
 from perdure.settings import Settings
 from perdure.state.store import Query, Store
@@ -90,8 +91,8 @@ class Desk:
         """Make the message durable and let it be folded."""
         raise NotImplementedError
 
-    async def wait_end(self, run_id: str, timeout_us: int | None) -> None:
-        """Wait until the run has ended or needs attention. Raises: `ResultTimeout`."""
+    async def wait_end(self, run_id: str, timeout_us: int | None) -> Ended:
+        """Wait until the run has ended or needs attention. Raises: `ResultTimeout`, `UnknownRun`."""
         raise NotImplementedError
 
     # --- starting --------------------------------------------------------------------------------------
@@ -190,28 +191,24 @@ class Desk:
     async def result(self, run_id: str, timeout: Duration | None = None, shape: Shape | None = None) -> Any:
         """See `Handle.result`."""
         limit = None if timeout is None else duration_us(timeout, "timeout")
-        row = await self.row(run_id)
-        if not row.life.ended and row.life is not Life.ATTENTION:
-            await self.wait_end(run_id, limit)
-            row = await self.row(run_id)
-        return await self._outcome(row, shape)
+        return await self._outcome(await self.wait_end(check_id(run_id), limit), shape)
 
-    async def _outcome(self, row: RunRow, shape: Shape | None) -> Any:
-        outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
-        if row.life is Life.COMPLETED:
+    async def _outcome(self, ended: Ended, shape: Shape | None) -> Any:
+        outcome = msgspec.json.decode(ended.outcome or b"{}", type=Outcome)
+        if ended.life is Life.COMPLETED:
             raw = bytes(outcome.result)
             if is_blob(raw):
                 raw = (await self.store.blobs([blob_hash(raw)]))[blob_hash(raw)]
             if shape is None:
-                spec = self.catalogue.workflow(row.workflow, row.version, row.definition)
+                spec = self.catalogue.workflow(ended.workflow, ended.version, ended.definition)
                 shape = spec.result if spec is not None else Shape(Any, "result")
             return shape.decode(raw)
-        if row.life is Life.FAILED:
-            raise RunFailed(row.id, outcome.failure or Failure("perdure.RunFailed", "it failed"))
-        if row.life is Life.CANCELLED:
-            raise RunCancelled(row.id, outcome.reason or "")
+        if ended.life is Life.FAILED:
+            raise RunFailed(ended.id, outcome.failure or Failure("perdure.RunFailed", "it failed"))
+        if ended.life is Life.CANCELLED:
+            raise RunCancelled(ended.id, outcome.reason or "")
         raise NeedsAttention(
-            row.id, outcome.reason or "", WAYS.replace("RUN", row.id).replace("STEP", outcome.step or "STEP")
+            ended.id, outcome.reason or "", WAYS.replace("RUN", ended.id).replace("STEP", outcome.step or "STEP")
         )
 
     # --- asking for change ---------------------------------------------------------------------------------

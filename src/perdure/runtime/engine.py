@@ -12,9 +12,11 @@ from perdure.authoring.registry import Registry
 from perdure.clock import Clock
 from perdure.errors import ResultTimeout, StoreError
 from perdure.model import message as m
+from perdure.model.run import Life
 from perdure.runtime.auditor import TASK as AUDIT
 from perdure.runtime.auditor import Auditor
 from perdure.runtime.desk import Desk
+from perdure.runtime.live import Ended
 from perdure.runtime.loader import Loader
 from perdure.runtime.node import Node, done
 from perdure.runtime.suspects import Suspects
@@ -97,18 +99,19 @@ class Engine(Desk):
     async def send(self, message: m.Message, *, repeated: bool = False) -> Any:
         return await self.node.ask(message, repeated=repeated)
 
-    async def wait_end(self, run_id: str, timeout_us: int | None) -> None:
+    async def wait_end(self, run_id: str, timeout_us: int | None) -> Ended:
         node = self.node
         if node.lost is not None:
             raise node.lost
-        waiter: asyncio.Future[None] = node.loop.create_future()
+        waiter: asyncio.Future[Ended] = node.loop.create_future()
         node.waiters.setdefault(run_id, []).append(waiter)
         try:
-            # The run may have ended between the look at its row and now.
-            row = await self.row(run_id)
-            if row.life.ended or row.life.value == "attention":
-                return
-            await asyncio.wait_for(waiter, None if timeout_us is None else timeout_us / 1e6)
+            if run_id not in node.advance.runs:
+                # A run in memory tells its end itself; of any other only its row knows whether it has ended.
+                row = await self.row(run_id)
+                if row.life.ended or row.life is Life.ATTENTION:
+                    return Ended.of(row)
+            return await asyncio.wait_for(waiter, None if timeout_us is None else timeout_us / 1e6)
         except TimeoutError:
             raise ResultTimeout(f"run {run_id} has not ended within {(timeout_us or 0) / 1e6:g}s; it goes on") from None
         finally:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from perdure.model.fact import CHAIN_START
-from perdure.model.run import NO_WAIT, Life, Wait
+from perdure.model.run import NO_WAIT, Life, RunRow, Wait
 from perdure.state.store import Ref
 
 if TYPE_CHECKING:
     from perdure.kernel.decider import Decider
     from perdure.model.workflow import WorkflowSpec
+
+
+class Ended(NamedTuple):
+    """How a run has ended, or that it needs attention: what those who wait for it are told, from memory or its row."""
+
+    id: str
+    workflow: str
+    version: str
+    definition: str
+    life: Life
+    outcome: bytes | None
+
+    @classmethod
+    def of(cls, row: RunRow) -> Ended:
+        return cls(row.id, row.workflow, row.version, row.definition, row.life, row.outcome)
 
 
 class LiveRun:
@@ -47,3 +62,8 @@ class LiveRun:
         self.snapped = self.snapshot_at = 0
         self.owner = 0
         self.marked: set[str] = set()
+
+    def ended(self) -> Ended:
+        """What its waiters are told, once its end is durable."""
+        spec = self.spec
+        return Ended(self.id, spec.name, spec.version, self.definition, self.life, self.outcome)

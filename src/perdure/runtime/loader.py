@@ -22,7 +22,7 @@ from perdure.model.command import StartChild
 from perdure.model.run import Life, RunRow
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.definitions import bind_kept
-from perdure.runtime.live import LiveRun
+from perdure.runtime.live import Ended, LiveRun
 from perdure.runtime.recovery import Recovery, ended_child, from_snapshot, rebuild
 from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, fill, make
 from perdure.runtime.revive import Revive
@@ -194,9 +194,7 @@ class Loader:
 
     async def _after_end(self, one: Loaded, entries: list[Any]) -> None:
         row = one.row
-        for waiter in self.node.waiters.pop(row.id, ()):
-            if not waiter.done():
-                waiter.set_result(None)
+        self.node.tell(Ended.of(row))
         for entry in entries:
             if isinstance(entry, Attempt):
                 self.node.pools.forget(entry)
@@ -231,9 +229,7 @@ class Loader:
     async def _in_attention(self, one: Loaded, entries: list[Any]) -> None:
         """A run that needs attention keeps its messages in the inbox, and is moved only by a person (S19)."""
         node = self.node
-        for waiter in node.waiters.pop(one.row.id, ()):
-            if not waiter.done():
-                waiter.set_result(None)
+        node.tell(Ended.of(one.row))
         for entry in entries:
             if isinstance(entry, Attempt):
                 node.pools.forget(entry)

@@ -23,7 +23,7 @@ from perdure.model.run import Life
 from perdure.runtime.advance import Advance
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.handlers import not_started
-from perdure.runtime.live import LiveRun
+from perdure.runtime.live import Ended, LiveRun
 from perdure.runtime.outage import fail, isolate
 from perdure.runtime.pools import Pools
 from perdure.runtime.watchdog import Watchdog
@@ -59,7 +59,7 @@ class Node:
         self.alarm: asyncio.TimerHandle | None = None
         self.alarm_at = 0
         self.resident: OrderedDict[str, None] = OrderedDict()
-        self.waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self.waiters: dict[str, list[asyncio.Future[Ended]]] = {}
         self.room: list[asyncio.Future[None]] = []
         self.committed = 0
         self.facts_committed = 0
@@ -398,9 +398,14 @@ class Node:
             del self.advance.runs[run.id]
         self.resident.pop(run.id, None)
         run.decider.drop()
-        for waiter in self.waiters.pop(run.id, ()):
+        if run.id in self.waiters:
+            self.tell(run.ended())
+
+    def tell(self, ended: Ended) -> None:
+        """Those who wait for the run's end are told; what is told is durable."""
+        for waiter in self.waiters.pop(ended.id, ()):
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(ended)
 
     # --- time ----------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from perdure.model.run import Life, RunRow
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.definitions import bind_kept
 from perdure.runtime.live import Ended, LiveRun
-from perdure.runtime.recovery import Recovery, ended_child, from_snapshot, rebuild
+from perdure.runtime.recovery import Recovery, ended_child, from_snapshot, rebuild, whole_outcome
 from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, fill, make
 from perdure.runtime.revive import Revive
 from perdure.runtime.snapshots import plan_next
@@ -98,17 +98,12 @@ class Loader:
         answers = await store.answers(requests) if requests else {}
         loaded = await self._load(list(group))
         histories = {run_id: self._decoded(one) for run_id, one in loaded.items()}
-        hashes = {
-            h for history in histories.values() if not isinstance(history, PerdureError) for h in blobs_of(history)
-        }
-        blobs = await store.blobs(sorted(hashes)) if hashes else {}
+        await self._fill(histories)
         children = await self._children(loaded)
         until = node.clock.monotonic() + SLICE_S
         for run_id in list(group):
             entries = self._unanswered(group[run_id], answers)
             one, history = loaded.get(run_id), histories.get(run_id)
-            if history is not None and not isinstance(history, PerdureError):
-                fill(history, blobs)
             await self._one(run_id, one, history, entries, children)
             del group[run_id]
             if node.clock.monotonic() > until:
@@ -136,12 +131,25 @@ class Loader:
         except StoreDamaged as error:
             return error
 
+    async def _fill(self, histories: dict[str, Any]) -> None:
+        """Put blobs in the place of the references to them; a run that misses one of its own is damaged, alone."""
+        for run_id, history in histories.items():
+            hashes = set() if isinstance(history, PerdureError) else blobs_of(history)
+            if hashes:
+                try:
+                    fill(history, await self.node.store.blobs(sorted(hashes)))
+                except StoreDamaged as error:
+                    histories[run_id] = error
+
     async def _children(self, loaded: dict[str, Loaded]) -> dict[str, RunRow]:
         ids = tuple(child for one in loaded.values() if one.row.life is Life.LIVE for child in one.row.wait.children)
         rows: dict[str, RunRow] = {}
         for start in range(0, len(ids), 500):
             part = ids[start : start + 500]
             rows.update((row.id, row) for row in await self.node.store.find(Query(ids=part, limit=len(part))))
+        for row in rows.values():
+            if row.life.ended:
+                row.outcome = await whole_outcome(self.node.store, row)
         return rows
 
     def _unanswered(self, entries: list[Any], answers: dict[str, tuple[str, bytes]]) -> list[Any]:

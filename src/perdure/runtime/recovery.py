@@ -11,13 +11,14 @@ from perdure.errors import IdInUse, PerdureError, StoreDamaged, WrongState
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.failure import Failure
+from perdure.model.payload import blob_hash, is_blob
 from perdure.model.run import Life, Outcome, RunRow
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import check_frontier, effective, replay
 from perdure.runtime.snapshots import plan_next, take_up
 from perdure.runtime.work import Install, Item
-from perdure.state.store import Loaded
+from perdure.state.store import Loaded, Store
 
 if TYPE_CHECKING:
     from perdure.kernel.decider import Decider
@@ -161,8 +162,18 @@ def rebuild(decider: Decider, history: list[tuple[int, f.AnyFact]]) -> None:
     decider.decisions.clear()
 
 
+async def whole_outcome(store: Store, row: RunRow) -> bytes | None:
+    """A run's outcome as its row keeps it, with the result itself where that is a blob."""
+    outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
+    if not is_blob(outcome.result):
+        return row.outcome
+    digest = blob_hash(outcome.result)
+    result = msgspec.Raw((await store.blobs([digest]))[digest])
+    return msgspec.json.encode(msgspec.structs.replace(outcome, result=result))
+
+
 def ended_child(row: RunRow, key: str) -> m.ChildDone:
-    """What a parent is told of a child that has ended, from the child's row."""
+    """What a parent is told of a child that has ended, from the child's row with its whole outcome."""
     outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
     failure = outcome.failure
     if row.life is Life.CANCELLED:

@@ -189,7 +189,7 @@ class MemoryStore:
         """Snapshots, and where loads begin."""
         for ref, seq, body in batch.snapshots:
             if ref not in dropped:
-                self._runs[ref.id].snapshot = (seq, body)
+                self._runs[ref.id].snapshot = (seq, body) if body else None
         for ref, seq in batch.restart:
             if ref in dropped:
                 continue
@@ -200,7 +200,8 @@ class MemoryStore:
 
     def _rest(self, batch: Batch) -> None:
         for progress in batch.progress:
-            self._progress[progress.run, progress.key] = progress
+            if progress.run in self._runs and self._runs[progress.run].row.ended_at is None:
+                self._progress[progress.run, progress.key] = progress
         for run_id in batch.progress_done:
             self._forget_progress(run_id)
         for run_id in batch.remove:

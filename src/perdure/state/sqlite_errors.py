@@ -8,20 +8,16 @@ from perdure.errors import (
     NotAStore,
     PerdureError,
     StoreDamaged,
-    StoreError,
     StoreLost,
     StoreUnavailable,
 )
+from perdure.state.store import BatchRefused
 
 _SYNC_FAILED = {
     apsw.SQLITE_IOERR_FSYNC,
     apsw.SQLITE_IOERR_DIR_FSYNC,
     apsw.SQLITE_IOERR_TRUNCATE,
 }
-
-
-class BatchRefused(StoreError):
-    """The store refuses something in this batch itself; other batches may pass."""
 
 
 def mapped(error: apsw.Error, doing: str) -> PerdureError:

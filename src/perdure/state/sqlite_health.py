@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import apsw
 import msgspec
 
@@ -36,28 +33,21 @@ def holder_of(store: SqliteStore) -> int:
 
 async def newest_epochs(store: SqliteStore) -> list[EpochRow]:
     """The newest engines on the store, the newest first."""
-    return [
-        EpochRow(epoch=epoch, node=node, pid=pid, started_at=at, clean=bool(clean), note=bytes(note or b""))
-        for epoch, node, pid, at, clean, note in store._rows("epochs")
-    ]
+    return store._read.epochs()
 
 
 async def health_of(store: SqliteStore) -> Health:
     """Raises: `StoreError` where it cannot be read."""
-    commits = store._rows("meta", "commits")
+    sizes = await store.sizes()
     return Health(
         path=store.path,
         store_id=store.store_id,
         sqlite=apsw.sqlite_lib_version(),
         schema=int(store._db.pragma("user_version")),
-        file_size=_size(store.path),
-        wal_size=_size(f"{store.path}-wal"),
-        commits=commits[0][0] if commits else 0,
+        file_size=sizes.pop("file_bytes"),
+        wal_size=sizes.pop("wal_bytes"),
+        commits=store._read.rows("pulse")[0][0],
         mark=Mark(store.path).read(),
         holder=held_by(store.path),
-        sizes=await store.sizes(),
+        sizes=sizes,
     )
-
-
-def _size(path: str) -> int:
-    return os.stat(path).st_size if Path(path).exists() else 0  # noqa: PTH116

@@ -7,7 +7,6 @@ import os
 import secrets
 from pathlib import Path
 
-
 import apsw
 
 from perdure.errors import NotAStore, StoreBehind, StoreDamaged, StoreNewer, StoreUnavailable
@@ -19,6 +18,8 @@ from perdure.state.sqlite_errors import mapped
 APPLICATION_ID = 0x50455244  # "PERD"
 # The first SQLite without the bug in resetting the write-ahead log.
 SQLITE_MIN = (3, 51, 3)
+# Pages kept in memory by one connection.
+CACHE_KIB = 8_192
 _NETWORK = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x65735546: "FUSE"}
 _TMPFS = 0x01021994
 
@@ -87,16 +88,17 @@ class Opened:
         if writer.pragma("journal_mode") != "wal":
             writer.pragma("journal_mode", "wal")
         writer.pragma("synchronous", "FULL" if self.settings.durability == "full" else "NORMAL")
-        writer.pragma("wal_autocheckpoint", 4_000 if self.engine else 0)
+        writer.pragma("wal_autocheckpoint", 0)  # the keeper empties the log, and sees when that fails
         if self.settings.durability != "full" and self.engine:
             self.notices.append("durability is relaxed: a power cut may take back what was acknowledged last")
 
     def _compare(self, mark: Known | None) -> None:
-        read = statements("sqlite", "read")["meta"]
-        found = self.writer.execute(read, ("id",)).fetchone()
-        self.store_id = found[0] if found else ""
-        counted = self.writer.execute(read, ("commits",)).fetchone()
-        self.commits = counted[0] if counted else 0
+        """Hold the file against its high-water mark. Raises: `StoreBehind`."""
+        read = statements("sqlite", "read")
+        for (name,), (commits, _) in zip(
+            self.writer.execute(read["store_id"]), self.writer.execute(read["pulse"]), strict=True
+        ):
+            self.store_id, self.commits = name, commits
         if not self.engine:
             return
         lost = Path(f"{self.path}.lost")
@@ -111,10 +113,19 @@ class Opened:
             self.notices.append(
                 f"{self.path} is another store than the one that was here before (its mark begins afresh)"
             )
-        elif self.commits < mark.commits and not self.settings.accept_loss:
+        elif self.commits < mark.commits:
+            self._behind(mark)
+
+    def _behind(self, mark: Known) -> None:
+        missing = f"{self.path} holds {self.commits} commits, but {mark.commits} were acknowledged"
+        if mark.relaxed:
+            self.notices.append(f"{missing}: with relaxed durability, a power cut may take back the last ones")
+        elif self.settings.accept_loss:
+            self.notices.append(f"{missing}: the missing ones are given up, as was asked for (accept_loss)")
+        else:
             raise StoreBehind(
-                f"{self.path} holds {self.commits} commits, but {mark.commits} were acknowledged: its write-ahead log was lost, or it "
-                "is an old copy. Put the right files back, or go on without what is missing: `perdure recover --accept-loss`"
+                f"{missing}: its write-ahead log was lost, or it is an old copy. Put the right files back, or go on "
+                "without what is missing: `perdure recover --accept-loss`"
             )
 
     def _check_all(self, lost: Path) -> None:
@@ -167,6 +178,7 @@ def _connect(path: str, settings: Settings) -> apsw.Connection:
     connection.pragma("trusted_schema", False)
     connection.pragma("foreign_keys", True)
     connection.pragma("mmap_size", 0)
+    connection.pragma("cache_size", -CACHE_KIB)
     return connection
 
 

@@ -31,8 +31,8 @@ class Ref:
 class NewRun(msgspec.Struct, kw_only=True):
     """A run's first row. `drawn`: the id cannot be in use, so no look-up is needed.
 
-    Shape: `request` is kept with the answer in the same commit; empty: the id serves as one. A run whose row has
-           not been updated yet is queued, at sequence number 0.
+    Shape: `request` is kept with the answer in the same commit; empty: the id serves as one, and nothing is kept. A
+           run whose row has not been updated yet is queued, at sequence number 0.
     """
 
     ref: Ref
@@ -51,8 +51,9 @@ class NewRun(msgspec.Struct, kw_only=True):
 
 # (ref, seq, body, chain hash): facts of a run are consecutive and follow its last stored sequence number.
 FactRow = tuple[Ref, int, bytes, bytes]
-# (ref, life, seq, head, asked_n, asked_h, generation, epoch, due, wait, variables, outcome, definition, updated_at, ended_at)
-# `wait` is an encoded Wait, `variables` and `outcome` encoded JSON; one a run and batch, the last word on its row.
+# The last word on a run's row: ref, life, seq, head, asked_n, asked_h, generation, epoch, due, wait, variables, outcome,
+# definition, updated_at, ended_at. One a run and batch; `due` is the wait's, `wait` an encoded Wait, `variables` and
+# `outcome` encoded JSON.
 UpdateRow = tuple[
     Ref, str, int, bytes, int, int, int, int, int | None, bytes, bytes, bytes | None, str, int, int | None
 ]
@@ -73,9 +74,13 @@ class Batch:
 
     Shape: `answers` are (request, run id, encoded answer); `blobs` (run, sha-256 hex, bytes); `inbox_done`
            row numbers; `inbox` messages to runs that are not in memory; `snapshots` (run, seq, body), the newest
-           replaces the older; `progress_done` (run id) drops the progress rows of an ended run;
+           replaces the older, an empty body drops it; `progress_done` (run id) drops the progress rows of an ended run;
            `clock` is the engine's time, kept so that it never goes back; `note` this epoch's own remarks;
-           `clean` marks a clean stop of this epoch; `restart` a (run, seq): loads begin at this fact from now on.
+           `clean` marks a clean stop of this epoch; `restart` a (run, seq): loads begin at this fact from now on, and
+           older snapshots are dropped; `progress` of a run that has ended, or is not there, is left out; `remove`
+           (run id) removes the run with all the tree of runs below it and leaves tombstones, when the run is a root
+           (no parent of it is there) and all of them have ended: else nothing of it (S28).
+           Order within a batch: starts, facts, updates, answers, `inbox_done`, `inbox`, the rest.
     """
 
     __slots__ = (
@@ -141,8 +146,9 @@ class Query(msgspec.Struct, kw_only=True, frozen=True):
     """Which runs to list.
 
     Shape: every field given must hold; `order` "new" lists the newest start first, "due" the earliest due time
-           first (runs without one are left out), "old" the oldest start first; `busy` wants runs that have open steps or settle,
-           or wait for nothing at all (those asleep on timers, signals or children alone are left out); `after` is the last row of the page before; at most `limit` rows.
+           first (runs without one are left out), "old" the oldest start first; `busy` wants runs that have open steps
+           or settle, or wait for nothing at all (those asleep on timers, signals or children alone are left out);
+           `after` is the last row of the page before; at most `limit` rows.
     """
 
     ids: tuple[str, ...] | None = None
@@ -169,7 +175,10 @@ class InboxRow(msgspec.Struct):
 
 
 class EpochRow(msgspec.Struct, kw_only=True):
-    """One engine's time on the store. Shape: `note` is what it remarked last (JSON), `clean` whether it stopped cleanly."""
+    """One engine's time on the store.
+
+    Shape: `note` is what it remarked last (JSON), `clean` whether it stopped cleanly.
+    """
 
     epoch: int
     node: str
@@ -218,13 +227,16 @@ class Upkeep(Protocol):
     """What keeps a store healthy; no part of a run's life."""
 
     async def claim(self, node: str, pid: int, now: int, note: bytes = b"") -> tuple[int, list[EpochRow], int]:
-        """Begin an epoch with this note: its number, the rows of the newest earlier epochs (at most 64, newest first), and the last clock.
+        """Begin an epoch with this note: its number, the newest earlier epochs (at most 64, newest first), the last clock.
 
         Raises: `StoreLocked` when another engine holds the store (after the wait in settings).
         """
 
     async def backup(self, destination: str) -> None:
-        """A consistent copy, made while the store is in use."""
+        """A consistent copy, made while the store is in use; it opens as a store. A file that holds anything is left alone.
+
+        Raises: `StoreUnavailable` when there is such a file, or the copy cannot be written.
+        """
 
     async def check(self) -> list[str]:
         """What is wrong with the store's own structure; empty: nothing."""

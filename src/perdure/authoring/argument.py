@@ -24,6 +24,11 @@ def literal(value: Any, what: str, shape: Shape = _ANY) -> Value:
     try:
         return Value(msgspec.Raw(canonical(shape.round(value, LITERAL_MAX)[0])))
     except PerdureError as error:
+        if Placeholder.__module__ in str(error):
+            raise DefinitionError(
+                f"{what}: a result that is not known yet is inside a {type(value).__name__}: "
+                "give a list or a mapping, or pass it as an argument of its own"
+            ) from None
         raise DefinitionError(f"{what}: {error}") from None
 
 

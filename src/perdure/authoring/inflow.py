@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Coroutine, Iterator, MutableMapping
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
@@ -30,12 +30,17 @@ def uuid() -> UUID:
     return UUID(int=flow_scope("uuid").chance(), version=4)
 
 
-async def wait_signal(name: str, type: type[T] | Any = Any, timeout: Duration | None = None) -> T | Any:
+def wait_signal(name: str, type: type[T] | Any = Any, timeout: Duration | None = None) -> Coroutine[Any, Any, T | Any]:
     """The next signal of this name that was not yet consumed, decoded as `type`.
 
     Raises: TimeoutError when none came within `timeout` of durable time.
     """
+    flow_scope("wait_signal")  # refused at the call, not only where it is awaited
     limit = None if timeout is None else duration_us(timeout, f"wait_signal({name!r}, timeout=)")
+    return _next_signal(name, type, limit)
+
+
+async def _next_signal(name: str, type: Any, limit: int | None) -> Any:
     return await flow_scope("wait_signal").wait_signal(name, type, limit)
 
 

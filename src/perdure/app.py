@@ -17,13 +17,14 @@ from perdure.authoring.registry import Registry
 from perdure.clock import EngineClock
 from perdure.errors import BadCall, LoopRunning, NotAStore
 from perdure.model.ids import check_id
+from perdure.model.message import Cancel, Resolve, Retry
 from perdure.model.payload import input_hash
-from perdure.model.run import Life, RunRow
+from perdure.model.run import Life, Outcome, RunRow
 from perdure.model.text import redact
 from perdure.model.workflow import WorkflowSpec
 from perdure.monitoring.progress import Progress
 from perdure.runtime.client import Client
-from perdure.runtime.desk import Handle
+from perdure.runtime.desk import MENDED_BY_CODE, Handle
 from perdure.runtime.engine import Engine
 from perdure.runtime.figures import NodeFigures
 from perdure.runtime.proxy import Blocking
@@ -36,6 +37,8 @@ from perdure.state.store import Query
 DEFAULT_STORE = "sqlite:///./perdure.db"
 # Unfinished runs with the same input, among which the newest of this version is resumed.
 RESUMABLE_MAX = 100
+# What persons said is taken up by the first sweep; this is for a store that takes no writes.
+SAID_MAX_S, INBOX_MAX = 5.0, 10_000
 # A stop that takes longer says so.
 STOP_SAID_S = 0.5
 Notice = Callable[[str], None]
@@ -214,12 +217,28 @@ async def resumable(engine: Engine, asked: Asked, raw: bytes) -> RunRow | None:
 
 
 async def resume(engine: Engine, row: RunRow, notice: Notice) -> None:
-    """Say which run goes on and how many steps it keeps; one that needs attention is tried again."""
+    """Say which run goes on and how many steps it keeps; one whose code may have been mended is tried again."""
+    if row.life is Life.ATTENTION:
+        await said_by_persons(engine, row.id)
+        row = await engine.row(row.id)
+    if row.life is Life.ATTENTION:
+        outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
+        if outcome.cause not in MENDED_BY_CODE:
+            return
+        await engine.retry(row.id, why="run again")
     state = await engine.state(row.id)
     kept = sum(1 for entry in state.history if entry.kind in {"step_completed", "child_ended"})
     notice(f"resumed run {row.id}: {kept:,} step{'s' * (kept != 1)} kept")
-    if row.life is Life.ATTENTION:
-        await engine.retry(row.id, why="run again")
+
+
+async def said_by_persons(engine: Engine, run_id: str) -> None:
+    """Wait until what persons said about a run that needs attention is taken up."""
+    until = engine.clock.monotonic() + SAID_MAX_S
+    while engine.clock.monotonic() < until:
+        waiting = await engine.store.inbox(0, INBOX_MAX)
+        if not any(one.message.run == run_id and isinstance(one.message, Resolve | Retry | Cancel) for one in waiting):
+            return
+        await asyncio.sleep(0.01)
 
 
 def run(workflow: WorkflowSpec, *args: Any, **options: Any) -> Any:

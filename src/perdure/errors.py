@@ -19,6 +19,7 @@ class Remedy(enum.Enum):
     FIX_CALL = "fix the call"
     FIX_CODE = "fix the workflow's code"
     LOOK = "look at the run"
+    DECIDE = "decide what becomes of the run"
     FIX_STORE = "fix the store or its surroundings"
     ASK_LATER = "try again later"
 
@@ -27,7 +28,14 @@ class Remedy(enum.Enum):
         return _EXIT[self]
 
 
-_EXIT = {Remedy.FIX_CALL: 2, Remedy.FIX_CODE: 2, Remedy.LOOK: 1, Remedy.FIX_STORE: 3, Remedy.ASK_LATER: 3}
+_EXIT = {
+    Remedy.FIX_CALL: 2,
+    Remedy.FIX_CODE: 2,
+    Remedy.LOOK: 1,
+    Remedy.DECIDE: 4,
+    Remedy.FIX_STORE: 3,
+    Remedy.ASK_LATER: 3,
+}
 
 
 class PerdureError(Exception):
@@ -178,7 +186,7 @@ class RunCancelled(PerdureError):
 class NeedsAttention(PerdureError):
     """A run cannot go on by itself; the message gives the reason and the ways out."""
 
-    remedy = Remedy.LOOK
+    remedy = Remedy.DECIDE
 
     def __init__(self, run_id: str, reason: str, ways: str) -> None:
         super().__init__(f"run {run_id} needs attention: {reason}\n{ways}")

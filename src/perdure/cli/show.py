@@ -18,7 +18,7 @@ from perdure.model.run import HistoryEntry, Life, RunRow, WorkflowState, micros,
 from perdure.model.text import escape
 from perdure.monitoring.progress import lasting
 from perdure.runtime.client import Client
-from perdure.runtime.desk import WAYS
+from perdure.runtime.desk import ways_out
 
 VALUE_MAX = 2_000
 STEPS_MAX = 10
@@ -73,7 +73,7 @@ def _facts(
     if outcome.reason:
         yield "reason", escape(outcome.reason, VALUE_MAX)
     if row.life is Life.ATTENTION:
-        yield "", WAYS.replace("RUN", row.id).replace("STEP", escape(outcome.step or "STEP"))
+        yield "", escape(ways_out(row.id, outcome))
     if row.life is Life.LIVE:
         yield "waits for", " · ".join(waits(row, now)) or "its next turn"
     if row.wait.due is not None and row.life is Life.LIVE:

@@ -37,10 +37,8 @@ from perdure.state.store import Query, Store
 
 _SIGNAL = Shape(Any, "value of a signal")
 PAGE = 200
-WAYS = (
-    "ways out: mend the code and start again, `perdure retry RUN`, "
-    "`perdure resolve RUN STEP --result JSON|--fail|--retry`, or `perdure cancel RUN --force`"
-)
+# Reasons that trying again may do away with; the others, a person alone (S19).
+MENDED_BY_CODE = frozenset({"nondeterminism", "endless_turn", "blocked", "refused"})
 
 
 class Handle:
@@ -207,9 +205,7 @@ class Desk:
             raise RunFailed(ended.id, outcome.failure or Failure("perdure.RunFailed", "it failed"))
         if ended.life is Life.CANCELLED:
             raise RunCancelled(ended.id, outcome.reason or "")
-        raise NeedsAttention(
-            ended.id, outcome.reason or "", WAYS.replace("RUN", ended.id).replace("STEP", outcome.step or "STEP")
-        )
+        raise NeedsAttention(ended.id, outcome.reason or "", ways_out(ended.id, outcome))
 
     # --- asking for change ---------------------------------------------------------------------------------
 
@@ -265,3 +261,13 @@ def _tags(tags: Mapping[str, str] | None) -> dict[str, str]:
         if not isinstance(key, str) or not isinstance(value, str) or not 0 < len(key) <= 100 or len(value) > 500:
             raise BadCall(f"tag {key!r}={value!r}: texts of at most 100 and 500 characters")
     return dict(tags or {})
+
+
+def ways_out(run_id: str, outcome: Outcome) -> str:
+    """What a person can do about a run that needs attention."""
+    ways = [f"`perdure cancel {run_id} --force`"]
+    if outcome.step and outcome.cause not in MENDED_BY_CODE:
+        ways.insert(0, f"`perdure resolve {run_id} {outcome.step} --result JSON|--fail|--retry`")
+    if outcome.cause != "outcome_unknown":
+        ways.insert(0, f"mend what is wrong and start again, or `perdure retry {run_id}`")
+    return f"ways out: {', or '.join(ways)}"

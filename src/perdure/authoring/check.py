@@ -35,7 +35,7 @@ def check(definition: GraphDefinition) -> None:
     where = f"graph {definition.name}"
     for what, text in (("name", definition.name), ("version", definition.version)):
         if not 1 <= len(text) <= 255:
-            raise DefinitionError(f"graph {text!r}: its {what} is no text of 1 to 255 characters")
+            raise DefinitionError(f"{where}: its {what} {text[:40]!r} is no text of 1 to 255 characters")
     _check_names(where, "parameter", definition.parameters)
     _check_names(where, "step", [node.name for node in definition.nodes])
     checker = _Checker(where, definition)

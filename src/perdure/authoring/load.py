@@ -30,8 +30,9 @@ def load_graph(
     """The graph of a JSON or YAML document.
 
     Shape: names are looked up in `tasks`; with `imports`, "module:name" is imported, which runs that module's code:
-           only for documents that are as trusted as programs; `imports` may also be the modules that are allowed. `what` names the document in errors, and tells JSON from
-           YAML by its ending; else a document that begins with a brace is JSON. `source` as in `WorkflowSpec`.
+           only for documents that are as trusted as programs; `imports` may also be the modules that are allowed.
+           `what` names the document in errors, and tells JSON from YAML by its ending; else a document that begins
+           with a brace is JSON. `source` as in `WorkflowSpec`.
     Raises: `DefinitionError` with the line, or naming the step and what is wrong with it.
     """
     read = from_json if _is_json(text, what) else from_yaml

@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.authoring.reference import reference_to
 from perdure.authoring.task import Task, configured
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, PerdureError
 from perdure.model.duration import duration_us
 from perdure.model.payload import canonical
 from perdure.model.policy import Retry
@@ -72,7 +72,10 @@ def with_options(base: TaskSpec, options: Mapping[str, msgspec.Raw], resolve: Re
             value = _retry(value, resolve, place)
         given[name] = value
     task: Any = base if isinstance(base, Task) else Task(**{f: getattr(base, f) for f in TaskSpec.__struct_fields__})
-    return configured(task, given)
+    try:
+        return configured(task, given)
+    except PerdureError as error:
+        raise DefinitionError(f"{where}: {error}") from None
 
 
 def _retry_data(retry: Retry) -> dict[str, Any]:
@@ -100,10 +103,13 @@ def _retry(data: Any, resolve: Resolve, where: str) -> Retry:
     unknown = given.keys() - set(Retry.__struct_fields__)
     if unknown:
         raise DefinitionError(f"{where}: retry has no {min(unknown)!r}; it has {', '.join(Retry.__struct_fields__)}")
-    for name in ("first", "max"):
-        if name in given:
-            given[name] = timedelta(microseconds=duration_us(given[name], f"{where}, {name}"))
-    return Retry(**given)
+    try:
+        for name in ("first", "max"):
+            if name in given:
+                given[name] = timedelta(microseconds=duration_us(given[name], name))
+        return Retry(**given)
+    except (PerdureError, TypeError) as error:
+        raise DefinitionError(f"{where}: {error}") from None
 
 
 def _referred(thing: Any) -> str | None:

@@ -1,7 +1,8 @@
 """YAML text to plain data and back, within limits: no tags, few aliases, bounded size, depth and expansion (F91).
 
 The parser's events are read one by one and the data is built here, so that nothing is expanded before it is counted.
-Plain scalars mean what PyYAML's safe loader makes of them, but for dates, which stay text.
+Plain scalars mean what PyYAML's safe loader makes of them, but dates, and words like `on` as
+keys, stay text.
 """
 
 from __future__ import annotations
@@ -216,11 +217,16 @@ class _Builder:
             value = self.scalars.read(text)
         except (ValueError, OverflowError, ConstructorError):
             raise self._error(event, f"{text[:40]!r} is no number") from None
+        if isinstance(value, bool) and self._at_key():
+            return text  # `on: [ValueError]` means the word
         if isinstance(value, float) and not math.isfinite(value):
             raise self._error(event, f"{text[:40]!r} cannot be kept as JSON")
         if value is _MERGE_KEY and not (self.stack and isinstance(self.stack[-1].data, dict)):
             return text
         return value
+
+    def _at_key(self) -> bool:
+        return bool(self.stack) and isinstance(self.stack[-1].data, dict) and self.stack[-1].key is _NO_KEY
 
     def _error(self, event: Event, problem: str) -> DefinitionError:
         return DefinitionError(f"{self.what}, line {_line(event)}: {problem}")

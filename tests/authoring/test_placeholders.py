@@ -148,7 +148,6 @@ def test_f75_a_misuse_is_refused_with_the_way_to_do_it(what: str, of: str) -> No
         graph(body)
     if of == "a result" or "make" not in way:
         assert way in str(caught.value)
-    assert "is not known while the graph is traced" in str(caught.value) or way
 
 
 def test_a_json_dump_of_a_placeholder_is_refused() -> None:
@@ -169,7 +168,7 @@ def test_what_needs_no_value_works() -> None:
         first = make(day)
         assert first is not None
         assert repr(first) == "<result of step make>"
-        assert repr(first["a"].b[0]) == "<result of step make['a'].b[0]>" or "make.a.b[0]" in repr(first["a"].b[0])
+        assert repr(first["a"].b[0]) == "<result of step make.a.b[0]>"
         assert first.x is first.x
         assert hash(first) == hash(first)
         return use([first, {"a": day}])

@@ -20,7 +20,6 @@ inside; `{value: ...}`, `{list: [...]}` and `{dict: {...}}` say explicitly what 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ import msgspec
 
 from perdure.authoring.condition import from_text
 from perdure.authoring.yamltext import Located, read_yaml, write_yaml
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, PerdureError
 from perdure.model.graph import (
     NESTING_MAX,
     Argument,
@@ -41,7 +40,7 @@ from perdure.model.graph import (
     StepRef,
     Value,
 )
-from perdure.model.payload import canonical
+from perdure.model.payload import canonical, strict_json
 
 JSON_MAX: Final = 64 << 20
 _RESERVED: Final = frozenset({"step", "input", "value", "list", "dict"})
@@ -76,7 +75,8 @@ def to_data(definition: GraphDefinition, references: Mapping[str, str] | None = 
         "nodes": [_node_data(node, references) for node in definition.nodes],
     }
     if definition.output is not None:
-        data["output"] = _argument_data(definition.output)
+        output = _argument_data(definition.output)
+        data["output"] = {"value": None} if output is None else output
     return data
 
 
@@ -135,15 +135,10 @@ def _decoded(raw: msgspec.Raw) -> Any:
 
 def from_json(text: str | bytes, what: str = "document") -> GraphDefinition:
     """Raises: `DefinitionError` with the line, for text that is no JSON or no graph."""
-    body = text.encode() if isinstance(text, str) else text
-    if len(body) > JSON_MAX:
-        raise DefinitionError(f"{what}: {len(body):,} bytes, more than {JSON_MAX:,}")
     try:
-        data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DefinitionError(f"{what}{_line_of(body, str(error))}: {error}") from None
-    except RecursionError:
-        raise DefinitionError(f"{what}: nested too deep") from None
+        data = strict_json(text, what, JSON_MAX)
+    except PerdureError as error:
+        raise DefinitionError(str(error)) from None
     return from_data(data, Located(what))
 
 
@@ -151,12 +146,6 @@ def from_yaml(text: str | bytes, what: str = "document") -> GraphDefinition:
     """Raises: `DefinitionError` with the line, for text that is no YAML within the limits or no graph."""
     data, located = read_yaml(text, what)
     return from_data(data, located)
-
-
-def _line_of(body: bytes, error: str) -> str:
-    """ ", line 3" where the decoder says at which byte it stopped."""
-    stopped = re.search(r"\(byte (\d+)\)", error)
-    return "" if stopped is None else f", line {body.count(10, 0, int(stopped[1])) + 1}"
 
 
 def from_data(data: Any, at: Located) -> GraphDefinition:
@@ -172,7 +161,8 @@ def from_data(data: Any, at: Located) -> GraphDefinition:
     parameters, defaults = _parameters(data.get("parameters", []), at)
     if not isinstance(data["nodes"], list):
         raise DefinitionError(f"{at.at(data)}: nodes: is no list")
-    known = {*parameters, *(one.get("name") for one in data["nodes"] if isinstance(one, dict))}
+    names = (one.get("name") for one in data["nodes"] if isinstance(one, dict))
+    known = {*parameters, *(name for name in names if isinstance(name, str))}
     nodes = tuple([_node(one, known, at) for one in data["nodes"]])
     output = None if data.get("output") is None else _argument(data["output"], at, "output", 0)
     return GraphDefinition(

@@ -137,7 +137,7 @@ class _Builder:
             return
         self.nodes += 1
         if self.nodes > NODES_MAX:
-            raise self._error(event, f"more than {NODES_MAX:,} values")
+            raise self._error(event, f"more than {NODES_MAX:,} values: write large graphs as JSON")
         if isinstance(event, CollectionStartEvent):
             self._open(event)
         elif isinstance(event, ScalarEvent):

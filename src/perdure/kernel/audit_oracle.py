@@ -78,6 +78,7 @@ class Oracle:
         }
         self.order = list(TopologicalSorter(self.needs).static_order())
         self.elements: dict[str, dict[int, str]] = {node.name: {} for node in definition.nodes if node.map}
+        self.sizes: dict[str, int] = {}
         self.strangers: list[str] = []
         for key in dict.fromkeys([*trace.ends, *trace.asked]):
             element = _ELEMENT.fullmatch(key)
@@ -107,8 +108,12 @@ class Oracle:
 
     def size(self, node: Node) -> int:
         """How many elements a fan-out has: the length of its list, or as many as are recorded where it is not known."""
-        items = self._value(node.args.get(node.map or ""))
-        return len(items) if isinstance(items, list) else max(self.elements[node.name], default=-1) + 1
+        known = self.sizes.get(node.name)
+        if known is None:
+            items = self._value(node.args.get(node.map or ""))
+            known = len(items) if isinstance(items, list) else max(self.elements[node.name], default=-1) + 1
+            self.sizes[node.name] = known
+        return known
 
     def _value(self, argument: Argument | None) -> Any:
         """An argument's value as JSON; None where it cannot be told from here (a blob, a missing step)."""
@@ -159,7 +164,8 @@ def required(definition: GraphDefinition, trace: Trace) -> list[Problem]:
         fires = oracle.fires(node, [oracle.found[need] for need in oracle.needs[name]])
         problems += _judged(node, end, fires)
         if node.map and end.state != "skipped":
-            surplus = [index for index in oracle.elements[name] if index >= oracle.size(node)]
+            size = oracle.size(node)
+            surplus = [index for index in oracle.elements[name] if index >= size]
             problems += [Problem(None, f"{name}[{index}] is recorded, but its list is shorter") for index in surplus]
         if end.state == "failed" and name not in taken:
             problems.append(Problem(end.seq, f"step {name} failed, no join rule took it, and the run completed"))

@@ -69,14 +69,17 @@ async def _begin(folder: str) -> None:
 async def _again(folder: str) -> None:
     """Seconds from opening the store until a new step is durable, and until all runs have ended."""
     first: list[float] = []
+    made = asyncio.Event()
     begun = time.perf_counter()
     async with opened(folder) as engine:
 
         def committed(work: Any) -> None:
             if work.attempts and not first:
                 first.append(time.perf_counter() - begun)
+                made.set()
 
         engine.node.on_commit.append(committed)
+        await made.wait()  # what is asked of it later shall not stand in its way
         waiting = [engine.get(f"run-{i}").result() for i in range(FLOWS)]
         ended = await asyncio.gather(*waiting, return_exceptions=True)
         told = {

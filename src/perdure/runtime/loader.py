@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -77,7 +78,7 @@ class Loader:
         try:
             while self.wanted and self.node.lost is None and self.node.failed is None:
                 group: dict[str, list[Any]] = {}
-                for run_id in list(self.wanted)[:GROUP]:
+                for run_id in list(islice(self.wanted, GROUP)):
                     group[run_id] = self.wanted.pop(run_id)
                 try:
                     await self._group(group)
@@ -86,6 +87,8 @@ class Loader:
                         self.wanted[run_id] = entries + self.wanted.get(run_id, [])
                     log.warning("runs cannot be loaded now: %s", error)
                     await asyncio.sleep(RETRY_S)
+                # What has been loaded begins, and new work goes on, before the next group is loaded (S15).
+                await asyncio.sleep(0)
         finally:
             self.task = None
 

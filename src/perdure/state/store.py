@@ -51,9 +51,9 @@ class NewRun(msgspec.Struct, kw_only=True):
 
 # (ref, seq, body, chain hash): facts of a run are consecutive and follow its last stored sequence number.
 FactRow = tuple[Ref, int, bytes, bytes]
-# The last word on a run's row: ref, life, seq, head, asked_n, asked_h, generation, epoch, due, wait, variables, outcome,
-# definition, updated_at, ended_at. One a run and batch; `due` is the wait's, `wait` an encoded Wait, `variables` and
-# `outcome` encoded JSON.
+# The last word on a run's row: ref, life, seq, head, asked_n, asked_h, generation, epoch, due, wait, variables,
+# outcome, definition, updated_at, ended_at. One a run and batch; `due` is the wait's, `wait` an encoded Wait,
+# `variables` and `outcome` encoded JSON.
 UpdateRow = tuple[
     Ref, str, int, bytes, int, int, int, int, int | None, bytes, bytes, bytes | None, str, int, int | None
 ]
@@ -227,13 +227,13 @@ class Upkeep(Protocol):
     """What keeps a store healthy; no part of a run's life."""
 
     async def claim(self, node: str, pid: int, now: int, note: bytes = b"") -> tuple[int, list[EpochRow], int]:
-        """Begin an epoch with this note: its number, the newest earlier epochs (at most 64, newest first), the last clock.
+        """Begin an epoch with this note: its number, the newest earlier ones (at most 64, newest first), the last clock.
 
         Raises: `StoreLocked` when another engine holds the store (after the wait in settings).
         """
 
     async def backup(self, destination: str) -> None:
-        """A consistent copy, made while the store is in use; it opens as a store. A file that holds anything is left alone.
+        """A consistent copy, made while the store is in use; it opens as a store. No file that holds anything is touched.
 
         Raises: `StoreUnavailable` when there is such a file, or the copy cannot be written.
         """

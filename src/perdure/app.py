@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.authoring.registry import Registry
 from perdure.clock import EngineClock
-from perdure.errors import BadCall, LoopRunning, NotAStore
+from perdure.errors import BadCall, LoopRunning, NotAStore, WrongState
 from perdure.model.ids import check_id
 from perdure.model.message import Cancel, Resolve, Retry
 from perdure.model.payload import input_hash
@@ -225,9 +225,11 @@ async def resume(engine: Engine, row: RunRow, notice: Notice) -> None:
         outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
         if outcome.cause not in MENDED_BY_CODE:
             return
-        await engine.retry(row.id, why="run again")
+        with suppress(WrongState):  # code that has changed is tried again by the engine itself
+            await engine.retry(row.id, why="run again")
     state = await engine.state(row.id)
-    kept = sum(1 for entry in state.history if entry.kind in {"step_completed", "child_ended"})
+    ends = [entry for entry in state.history if entry.kind in {"step_completed", "child_ended"}]
+    kept = sum(entry.detail.get("epoch") != engine.epoch for entry in ends)  # those of now are no news
     notice(f"resumed run {row.id}: {kept:,} step{'s' * (kept != 1)} kept")
 
 
@@ -244,7 +246,7 @@ async def said_by_persons(engine: Engine, run_id: str) -> None:
 def run(workflow: WorkflowSpec, *args: Any, **options: Any) -> Any:
     """`arun` for plain programs: runs its own loop. Ctrl-C and SIGTERM stop the engine, never the run.
 
-    Raises: `LoopRunning` where a loop runs already; KeyboardInterrupt and SystemExit(143) when stopped.
+    Raises: `LoopRunning` where a loop runs already; `Stopped` (a KeyboardInterrupt) and SystemExit(143) when stopped.
     """
     try:
         asyncio.get_running_loop()
@@ -254,6 +256,10 @@ def run(workflow: WorkflowSpec, *args: Any, **options: Any) -> Any:
         raise LoopRunning("an event loop runs here already: use `await perdure.arun(...)`")
     left = "stopped; the run goes on when the same command is given again"
     return Stopper(lambda: left).run(arun(workflow, *args, **options))
+
+
+class Stopped(SystemExit, KeyboardInterrupt):
+    """Ctrl-C stopped a run: a KeyboardInterrupt that, uncaught, ends the program with 130 and without a traceback."""
 
 
 class Stopper:
@@ -267,7 +273,7 @@ class Stopper:
         self.caught: int | None = None
 
     def run(self, coro: Coroutine[Any, Any, T]) -> T:
-        """Raises: KeyboardInterrupt or SystemExit(143) when a signal stopped it."""
+        """Raises: `Stopped`, a KeyboardInterrupt, or SystemExit(143) when a signal stopped it."""
         try:
             return asyncio.run(self._guarded(coro))
         except asyncio.CancelledError:
@@ -275,7 +281,7 @@ class Stopper:
                 raise
         self.notice(self.left())
         if self.caught == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if hasattr(sys, "ps1") else Stopped(128 + self.caught)
         raise SystemExit(128 + self.caught)
 
     async def _guarded(self, coro: Coroutine[Any, Any, T]) -> T:

@@ -20,9 +20,9 @@ def draw(definition: GraphDefinition, style: str = "text") -> str:
 
     Raises: `BadCall` for another style; `DefinitionError` where the definition has a cycle.
     """
-    drawn = _STYLES.get(style)
+    drawn = STYLES.get(style)
     if drawn is None:
-        raise BadCall(f"style={style!r} is none of {', '.join(_STYLES)}")
+        raise BadCall(f"style={style!r} is none of {', '.join(STYLES)}")
     return drawn(definition, dependencies(definition))
 
 
@@ -136,7 +136,7 @@ def _dot_text(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-_STYLES: Final[Mapping[str, Callable[[GraphDefinition, Sequence[Sequence[str]]], str]]] = {
+STYLES: Final[Mapping[str, Callable[[GraphDefinition, Sequence[Sequence[str]]], str]]] = {
     "text": _text,
     "mermaid": _mermaid,
     "dot": _dot,

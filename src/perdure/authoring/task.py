@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.authoring.ambient import current
 from perdure.errors import DefinitionError, NotInWorkflow
@@ -49,12 +49,21 @@ class Task(TaskSpec, Generic[P, R], eq=False):
         return configured(self, options)
 
 
+class _Decorator(Protocol):
+    """What `@task(...)` gives: it makes a task of the function below it."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+
+
 @overload
 def task(fn: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
 @overload
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(**options: Any) -> Callable[[Callable[..., Any]], Task[..., Any]]: ...
+def task(**options: Any) -> _Decorator: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a task of a function.
 

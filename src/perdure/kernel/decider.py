@@ -126,7 +126,8 @@ class Decider:
 
     def timer_due(self) -> int | None:
         """When the earliest timer is due."""
-        return None
+        timer = self.next_timer()
+        return None if timer is None else timer[0]
 
     def next_timer(self) -> tuple[int, str] | None:
         """The earliest timer: when it is due, and its key."""

@@ -7,7 +7,6 @@ one digest and one wake-up.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from hashlib import blake2b
@@ -16,11 +15,13 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 import msgspec
 
 from perdure.authoring.ambient import current
+from perdure.authoring.inflow import log
 from perdure.errors import BadArgument, Dropped, NotDurable, PerdureError, RunFailed, StepFailed, UnknownWorkflow
 from perdure.kernel.decider import MASK64, Catalogue, Decider, Intent, Trouble, restore_owed
-from perdure.kernel.failures import declared, failure_of
+from perdure.kernel.failures import declared, failure_of, refusal_in
 from perdure.kernel.futures import ChildStep, FlowFuture, FlowTask, Step
 from perdure.kernel.loop import EndlessTurn, FlowLoop
+from perdure.kernel.signals import Signals
 from perdure.kernel.steps import Child
 from perdure.kernel.variables import Sent, Variables
 from perdure.model import fact as f
@@ -51,6 +52,11 @@ class ContinueAsNew(BaseException):
 SIGNAL_VALUE = Shape(Any, "value of a signal")
 
 
+def _salt(run_id: str) -> int:
+    """What sets of this run's futures are ordered by, the same in every process (S5)."""
+    return int.from_bytes(blake2b(run_id.encode(), digest_size=7).digest(), "little")
+
+
 class Flow(Decider, FlowLoop):
     """One generation of a flow run."""
 
@@ -58,15 +64,14 @@ class Flow(Decider, FlowLoop):
 
     def __init__(self, run_id: str, spec: WorkflowSpec, catalogue: Catalogue, limits: Limits = Limits()) -> None:  # noqa: B008
         Decider.__init__(self, run_id, spec, catalogue)
-        salt = int.from_bytes(blake2b(run_id.encode(), digest_size=7).digest(), "little")
-        self.start_loop(salt)
+        self.start_loop(_salt(run_id))
         self.limits = limits
         self.variables: Variables = Variables(self)
         self.root: FlowTask | None = None
+        self._context = Context()
         self._outcome: Intent | None = None
         self._result = b"null"
-        self._signals: dict[str, deque[msgspec.Raw]] = {}
-        self._waiters: dict[str, deque[FlowFuture]] = {}
+        self._signals = Signals()
         self._patches: set[str] = set()
         self._bare_counts: dict[str, int] = {}
         self._failed: list[asyncio.Future[Any]] = []
@@ -76,12 +81,15 @@ class Flow(Decider, FlowLoop):
 
     def _on_started(self, fact: f.RunStarted) -> None:
         self.seed, self.depth = fact.seed, fact.depth
+        if fact.fork_of:  # the copied facts were recorded in the order of the first run's sets (S22)
+            self.start_loop(_salt(fact.fork_of))
         self._begin(fact.input)
 
     def _on_continued(self, fact: f.RunContinued) -> None:
         self.seed, self.generation, self.steps_generation = fact.seed, fact.generation, fact.generation
+        self.depth = fact.depth
         for name, value in fact.signals:
-            self._signals.setdefault(name, deque()).append(value)
+            self._signals.keep(name, value)
         self.variables.values = msgspec.json.decode(fact.variables)
         self.owed, missing = restore_owed(fact.owed, self.catalogue)
         if missing is not None:
@@ -90,7 +98,7 @@ class Flow(Decider, FlowLoop):
         self._begin(fact.input)
 
     def _begin(self, raw: msgspec.Raw) -> None:
-        context = Context()
+        context = self._context
         context.run(current.set, self)
         try:
             values = self.spec.signature.unpack(raw)
@@ -116,6 +124,10 @@ class Flow(Decider, FlowLoop):
             step.due = None
             step.intent = False
             self.fresh[step.key] = step
+        for child in self.children.values():
+            if not child.detached:
+                child.id = child.target.id = child_id(self.run_id, generation, child.key, child.workflow.name)
+                self.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
 
     def _on_completed(self, fact: f.StepCompleted) -> None:
         Decider._on_completed(self, fact)
@@ -142,14 +154,8 @@ class Flow(Decider, FlowLoop):
         self._turn()
 
     def _on_signal(self, fact: f.SignalReceived) -> None:
-        waiters = self._waiters.get(fact.name)
-        while waiters:
-            waiter = waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(fact.value)
-                self._turn()
-                return
-        self._signals.setdefault(fact.name, deque()).append(fact.value)
+        if self._signals.arrive(fact.name, fact.value):
+            self._turn()
 
     def _on_cancel(self, fact: f.CancelRequested) -> None:
         if self.cancelled is not None or self.ended:
@@ -187,6 +193,9 @@ class Flow(Decider, FlowLoop):
             for task in list(self.live_tasks()):
                 task.cancel()
             self.drain(self.limits.callbacks)
+        if not self.live_tasks() and self.open_generators():
+            self.create_task(self.shutdown_asyncgens(), context=self._context)
+            self.drain(self.limits.callbacks)
         if self.live_tasks():
             return
         outcome = self._outcome
@@ -210,8 +219,8 @@ class Flow(Decider, FlowLoop):
             return self._returned(self.root.result())
         if isinstance(error, ContinueAsNew):
             return Intent("continued", input=error.input)
-        if isinstance(error, NotDurable):
-            self.trouble = Trouble("refused", str(error))
+        if (refused := refusal_in(error)) is not None:
+            self.trouble = Trouble("refused", str(refused))
         elif isinstance(error, RuntimeError) and "attached to a different loop" in str(error):
             self.trouble = Trouble("refused", str(NotDurable("a future of another event loop", "a @task")))
         return Intent("failed", failure_of(error))
@@ -231,7 +240,6 @@ class Flow(Decider, FlowLoop):
         return None
 
     def _continued(self, intent: Intent) -> f.RunContinued:
-        unread = [(name, value) for name, values in self._signals.items() for value in values]
         return f.RunContinued(
             self.now,
             self.asked_n,
@@ -239,10 +247,11 @@ class Flow(Decider, FlowLoop):
             msgspec.Raw(intent.input),
             self.steps_generation + 1,
             self.chance() & MASK64 >> 1,
-            unread,
+            self._signals.unread(),
             [owed for owed, _, _ in self.owed],
             msgspec.Raw(msgspec.json.encode(self.variables.values)),
             self.spec.definition_hash,
+            self.depth,
         )
 
     # --- what becomes of steps -----------------------------------------------------------------------
@@ -268,7 +277,14 @@ class Flow(Decider, FlowLoop):
         if target.done():
             return
         if fact.status == "completed":
-            target.set_result(child.workflow.result.decode(fact.result))
+            try:
+                value = child.workflow.result.decode(fact.result)
+            except BadArgument as error:
+                self.trouble = Trouble(
+                    "nondeterminism", f"the child's result does not fit any more: {error}", child.key
+                )
+                return
+            target.set_result(value)
         else:
             failure = fact.failure or Failure("perdure.RunCancelled", "the child run was cancelled", kind="cancelled")
             target.set_exception(RunFailed(fact.child, failure))
@@ -328,6 +344,8 @@ class Flow(Decider, FlowLoop):
         if found is None:
             raise BadArgument("detach() takes a child run that was called in this flow and has not ended")
         found.detached = True
+        if not found.target.done():
+            found.target.set_exception(BadArgument(f"{found.key} is detached: this run does not wait for it any more"))
 
     def wait_signal(self, name: str, type: Any, timeout_us: int | None) -> Awaitable[Any]:
         if self.dropped:
@@ -337,15 +355,16 @@ class Flow(Decider, FlowLoop):
     async def _wait_signal(self, name: str, shape: Shape, timeout_us: int | None) -> Any:
         key = self._key(f"signal:{name}")
         self._asked(b"signal", key, b"")
-        buffered = self._signals.get(name)
-        if buffered:
-            return shape.decode(buffered.popleft())
+        unread = self._signals.take(name)
+        if unread is not None:
+            return shape.decode(unread)
         waiter = FlowFuture(self)
-        self._waiters.setdefault(name, deque()).append(waiter)
-        if timeout_us is None:
-            return shape.decode(await waiter)
-        async with asyncio.timeout(timeout_us / 1_000_000):
-            return shape.decode(await waiter)
+        self._signals.await_next(name, waiter)
+        try:
+            async with asyncio.timeout(None if timeout_us is None else timeout_us / 1_000_000):
+                return shape.decode(await waiter)
+        finally:
+            self._signals.leave(name, waiter)
 
     def signal_run(self, run_id: str, name: str, value: Any) -> Sent:
         if self.dropped:
@@ -353,7 +372,7 @@ class Flow(Decider, FlowLoop):
         raw = SIGNAL_VALUE.encode(value, self.limits.payload)
         key = self._key(f"send:{name}")
         self._asked(b"send", f"{key}>{run_id}", raw)
-        self.commands.append(SendSignal(run_id, name, raw, f"{self.run_id}:{self.generation}:{key}"))
+        self.commands.append(SendSignal(run_id, name, raw, f"{self.run_id}:{self.steps_generation}:{key}"))
         return Sent()
 
     def patched(self, id: str) -> bool:
@@ -392,6 +411,11 @@ class Flow(Decider, FlowLoop):
 
     # --- the loop's side -------------------------------------------------------------------------------
 
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """An error that reaches nobody: told as asyncio does, once, and not on replay."""
+        if self.live and not self.dropped:
+            log.error("run %s: %s", self.run_id, context.get("message"), exc_info=context.get("exception"))
+
     def _time_us(self) -> int:
         return self.now
 
@@ -403,21 +427,21 @@ class Flow(Decider, FlowLoop):
         self._asked(b"timer", key, b"%d" % (due - self.now))
         return key
 
-    def timer_due(self) -> int | None:
-        timer = self.top_timer()
-        return None if timer is None else timer.due
-
     def next_timer(self) -> tuple[int, str] | None:
         timer = self.top_timer()
         return None if timer is None else (timer.due, timer.key)
 
     def only_steps(self) -> bool:
-        return not self._timers and not self._waiters and not self.retries and not self.children and self.intent is None
+        return (
+            not self._timers
+            and not self._signals.awaited()
+            and not self.retries
+            and not self.children
+            and self.intent is None
+        )
 
     def _signals_wanted(self) -> tuple[str, ...]:
-        if not self._waiters:
-            return ()
-        return tuple(name for name, waiters in self._waiters.items() if any(not waiter.done() for waiter in waiters))
+        return self._signals.wanted()
 
     def drop(self) -> None:
         if self.dropped:
@@ -426,14 +450,15 @@ class Flow(Decider, FlowLoop):
         tasks = [task for task in (self.root, *self._tasks) if task is not None and not task.done()]
         for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            self.close_coroutine(task.get_coro())  # type: ignore[arg-type]
+            self.close_coroutine(task.get_coro())
+        self.close_generators()
         for future in self._failed:
             future._log_traceback = False
         self.root = None
         self._ready.clear()
         self._timers.clear()
         self._tasks.clear()
-        self._waiters.clear()
+        self._signals = Signals()
         self._failed.clear()
         self.open.clear()
         self.fresh.clear()

@@ -10,16 +10,25 @@ import asyncio
 import sys
 from asyncio import events, tasks
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
-from perdure.errors import Dropped, NotDurable
+from perdure.errors import Blocked, Dropped, NotDurable
 from perdure.kernel.futures import FlowFuture, FlowTask, Handle, Timer
 
 # Below this many timers, cancelled ones are not worth sorting out.
 TIMERS_KEPT = 64
+# What waits longer than this waits for ever; no time is after the last one. Units: seconds.
+FOREVER_S = 36_525 * 86_400
+LAST_S = 10 * FOREVER_S
+
+
+class Closable(Protocol):
+    """A coroutine, as far as leaving memory is concerned."""
+
+    def close(self) -> None: ...
 
 
 class EndlessTurn(Exception):
@@ -37,6 +46,8 @@ class FlowLoop(asyncio.AbstractEventLoop):
         self._ordinals = salt
         self._tasks: list[FlowTask] = []
         self._tasks_bound = 64
+        self._generators: list[AsyncGenerator[Any, Any]] = []
+        self._generators_bound = 64
         self.dropped = False
 
     def ordinal(self) -> int:
@@ -53,18 +64,25 @@ class FlowLoop(asyncio.AbstractEventLoop):
         ready = self._ready
         if not ready:
             return
-        outer = events._get_running_loop()
+        outer, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
         events._set_running_loop(self)
+        sys.set_asyncgen_hooks(self._generator_begun, _left_alone)
         try:
             take = ready.popleft
             while ready:
                 handle = take()
                 if not handle.dead:
-                    handle.context.run(handle.call, *handle.args)
+                    try:
+                        handle.context.run(handle.call, *handle.args)
+                    except (KeyboardInterrupt, Blocked):
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - a callback's own, or a task's SystemExit: it holds that too
+                        self.call_exception_handler({"message": f"in callback {handle.call!r}", "exception": error})
                     budget -= 1
                     if budget < 0:
                         raise EndlessTurn
         finally:
+            sys.set_asyncgen_hooks(*hooks)
             events._set_running_loop(outer)
 
     # --- what asyncio's primitives stand on ----------------------------------------------------------
@@ -77,10 +95,11 @@ class FlowLoop(asyncio.AbstractEventLoop):
         return handle
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
-        return self._arm(self._time_us() + max(0, round(delay * 1_000_000)), callback, args, context)
+        return self._arm(self._time_us() + _micros(min(delay, FOREVER_S)), callback, args, context)
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
-        return self._arm(max(self._time_us(), round(when * 1_000_000)), callback, args, context)
+        now = self._time_us()
+        return self._arm(min(max(now, _micros(when)), now + _micros(FOREVER_S)), callback, args, context)
 
     def _arm(self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None) -> Timer:
         if self.dropped:
@@ -165,14 +184,14 @@ class FlowLoop(asyncio.AbstractEventLoop):
             raise RuntimeError("a bare callback of the flow's loop cannot ask for steps: use asyncio.create_task(...)")
         return task
 
-    def close_coroutine(self, coro: Coroutine[Any, Any, Any]) -> None:
+    def close_coroutine(self, coro: Closable) -> None:
         """Close a coroutine so that its cleanup can ask for nothing; what it raises then is of no account."""
         outer = events._get_running_loop()
         events._set_running_loop(self)
         try:
             coro.close()
         except BaseException as error:  # the run is leaving memory: user code may raise anything here
-            if isinstance(error, KeyboardInterrupt | SystemExit):
+            if isinstance(error, KeyboardInterrupt):
                 raise
         finally:
             events._set_running_loop(outer)
@@ -197,14 +216,56 @@ class FlowLoop(asyncio.AbstractEventLoop):
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """See `call_exception_handler`."""
 
+    # --- async generators ----------------------------------------------------------------------------
+
+    def _generator_begun(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Hold a generator, so that no collector chooses when its cleanup runs."""
+        self._generators.append(generator)
+        if len(self._generators) > self._generators_bound:
+            self._generators = self.open_generators()
+            self._generators_bound = max(64, 2 * len(self._generators))
+
+    def open_generators(self) -> list[AsyncGenerator[Any, Any]]:
+        """Those that were begun and have not ended, in the order of their begin."""
+        return [kept for kept in self._generators if getattr(kept, "ag_frame", None) is not None]
+
     async def shutdown_asyncgens(self) -> None:
-        """Async generators of a flow are closed with its coroutine."""
+        """Close the generators that are open, as `asyncio.run` does at its end."""
+        generators, self._generators = self.open_generators(), []
+        await asyncio.gather(*(generator.aclose() for generator in generators), return_exceptions=True)
+
+    def close_generators(self) -> None:
+        """Close them at once; their cleanup can ask for nothing any more."""
+        generators, self._generators = self.open_generators(), []
+        for generator in generators:
+            self.close_coroutine(_Closing(generator))
 
     def _time_us(self) -> int:
         raise NotImplementedError
 
     def _timer_key(self, due: int) -> str:
         raise NotImplementedError
+
+
+class _Closing:
+    """Closes an async generator with one push, for `close_coroutine`."""
+
+    def __init__(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self.generator = generator
+
+    def close(self) -> None:
+        self.generator.aclose().send(None)
+
+
+def _left_alone(_: AsyncGenerator[Any, Any]) -> None:
+    """A generator of a flow that has left memory: its cleanup must not run any more (S7)."""
+
+
+def _micros(seconds: float) -> int:
+    """Whole microseconds, from 0; what is longer than for ever is for ever."""
+    if seconds != seconds:  # noqa: PLR0124 - only NaN differs from itself
+        raise ValueError(f"{seconds} is no time to wait")
+    return round(max(0.0, seconds) * 1_000_000) if seconds < LAST_S else LAST_S * 1_000_000
 
 
 def _refuse_as_completed(coro: Any) -> None:

@@ -176,6 +176,7 @@ class RunContinued(Fact, tag="run_continued"):
     owed: list[Owed]
     variables: Raw
     definition: str = ""
+    depth: int = 0
 
 
 class RunRetried(Fact, tag="run_retried"):

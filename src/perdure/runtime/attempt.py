@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.authoring.ambient import current as flow_current
 from perdure.errors import NotInWorkflow, PerdureError
-from perdure.kernel.failures import type_name
+from perdure.kernel.failures import clipped, text_of, type_name
 from perdure.model.duration import duration_us
 from perdure.model.failure import Failure
 from perdure.model.ids import idempotency_key as derived_key
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from perdure.model.task import TaskSpec
     from perdure.runtime.pools import Pools
 
-MESSAGE_MAX = 4_000
+DATA_MAX = 64_000
 WHERE_MAX = 8_000
 _PROGRESS = Shape(Any, "progress")
 
@@ -72,34 +72,34 @@ class Attempt:
 def failure_from(error: BaseException, spec: TaskSpec) -> Failure:
     """An exception as data: its type, message, place, and the constructor's arguments where it is declared."""
     try:
-        message = str(error)
-    except Exception:  # noqa: BLE001 - an exception whose own text fails is still a failure to record
-        message = "(its message could not be read)"
-    try:
         where = "".join(traceback.format_tb(error.__traceback__)[-12:])
     except Exception:  # noqa: BLE001 - as above
         where = ""
-    retry_after = getattr(error, "retry_after", None)
-    after_us = None
-    if retry_after is not None:
-        try:
-            after_us = duration_us(retry_after, "retry_after")
-        except PerdureError:
-            after_us = None
-    data = exception_data(error, MESSAGE_MAX * 16) if isinstance(error, spec.raises) else None
+    data = exception_data(error, DATA_MAX) if isinstance(error, spec.raises) else None
     return Failure(
         type_name(type(error)),
-        _clip(message, MESSAGE_MAX),
+        text_of(error),
         "refused" if isinstance(error, PerdureError) and not isinstance(error, spec.raises) else "error",
-        where=_clip(where, WHERE_MAX),
+        where=clipped(where, WHERE_MAX),
         data=msgspec.Raw(b"null") if data is None else data,
-        retry_after_us=after_us,
+        retry_after_us=_retry_after_us(error),
+        cause=_cause(error),
     )
 
 
-def _clip(text: str, limit: int) -> str:
-    text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= limit else f"{text[: limit - 20]} … ({len(text):,} characters)"
+def _retry_after_us(error: BaseException) -> int | None:
+    """How long the exception itself asks to wait. Units: microseconds."""
+    try:
+        asked = getattr(error, "retry_after", None)
+        return None if asked is None else duration_us(asked, "retry_after")
+    except Exception:  # noqa: BLE001 - a service may answer anything, and an exception's own code may raise anything
+        return None
+
+
+def _cause(error: BaseException) -> str:
+    """What the exception was raised from, in one line."""
+    cause = error.__cause__
+    return "" if cause is None else f"{type_name(type(cause))}: {text_of(cause)}"
 
 
 # --- what a task's code may ask -------------------------------------------------------------------

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import secrets
 from pathlib import Path
 
 import apsw
 
+from perdure.clock import EngineClock
 from perdure.errors import NotAStore, StoreBehind, StoreDamaged, StoreNewer, StoreUnavailable
 from perdure.settings import Settings
 from perdure.state.mark import Known
@@ -76,7 +76,7 @@ class Opened:
                 writer.execute(script)
                 writer.pragma("application_id", APPLICATION_ID)
                 writer.pragma("user_version", number)
-                writer.execute(statements("sqlite", "write")["store_id"], (secrets.token_hex(8),))
+                writer.execute(statements("sqlite", "write")["store_id"], (f"{EngineClock().chance() >> 64:016x}",))
             writer.execute("COMMIT")
         except BaseException:
             if writer.in_transaction:

@@ -59,7 +59,8 @@ class FaultyStore:
         self.commits += 1
         kind = self.plan.pop(self.commits, None)
         if kind is None:
-            return self._passed(self.inner.commit(batch))
+            passed: Committed | Awaitable[Committed] = self._passed(self.inner.commit(batch))
+            return passed
         self.fired.append(Fired(self.commits, kind, len(batch.facts)))
         if kind == "crash_before":
             self.dead = True

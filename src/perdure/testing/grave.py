@@ -47,5 +47,5 @@ def _close(coro: Any) -> None:
     """Close a coroutine of the engine; what it does then reaches nobody."""
     try:
         coro.close()
-    except BaseException:  # its loop is closed: whatever it tries fails, and is meant to
+    except BaseException:  # noqa: BLE001 - its loop is closed: whatever it tries fails, and is meant to
         return

@@ -54,12 +54,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._resting.append(future)
         return future
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         task = asyncio.current_task(self)
         if task is None or task.get_name() not in POLLING:
-            return super().call_at(when, callback, *args, context=context)  # type: ignore[arg-type]
+            return super().call_at(when, callback, *args, context=context)
         timer = PollTimer(when, callback, args, self, context)
         heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
         timer._scheduled = True  # type: ignore[attr-defined]

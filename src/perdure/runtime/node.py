@@ -216,7 +216,9 @@ class Node:
             self.advance.work.batch.inbox_done.append(item.inbox_no)
             if item.message.request:
                 self.advance.work.batch.answers.append((item.message.request, item.message.run, b'{"refused":true}'))
-            log.warning("message %s to run %s refused: %s", type(item.message).__name__, item.message.run, error)
+            # A detached child may outlive the run that started it; nobody need hear of that.
+            level = logging.DEBUG if isinstance(item.message, m.ChildDone) else logging.WARNING
+            log.log(level, "message %s to run %s refused: %s", type(item.message).__name__, item.message.run, error)
         if item.reply is not None:
             self.advance.work.replies.append((item.reply, error))
 

@@ -90,12 +90,12 @@ class Program:
         self.process.send_signal(number)
 
     def kill(self) -> int:
-        """SIGKILL it; its exit code."""
+        """SIGKILL it; its exit code. What it started may live on, and hold its output open."""
         self.process.kill()
-        return self.ends()
+        return self.process.wait(PATIENCE_S)
 
     def ends(self) -> int:
-        """Wait until it has ended; its exit code."""
+        """Wait until it has ended and all of its output is read; its exit code."""
         code = self.process.wait(PATIENCE_S)
         for reader in self._readers:
             reader.join(PATIENCE_S)

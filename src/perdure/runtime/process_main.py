@@ -59,8 +59,11 @@ class _Pipe:
         self.send(Reply(beat=True, progress=progress))
 
     def send(self, reply: Reply) -> None:
-        with self.lock:
-            self.pipe.send(reply)
+        try:
+            with self.lock:
+                self.pipe.send(reply)
+        except OSError:
+            os._exit(0)  # the node is gone
 
 
 def serve(pipe: Connection, parent: int) -> None:
@@ -70,15 +73,13 @@ def serve(pipe: Connection, parent: int) -> None:
     threading.Thread(target=_watch, args=(pipe.fileno(),), name="perdure-node", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = _Pipe(pipe)
+    link.send(Reply(beat=True))  # ready
     while True:
         try:
             job: Job = pipe.recv()
         except (EOFError, OSError):
             os._exit(0)
-        try:
-            link.send(_make(job, link))
-        except OSError:
-            os._exit(0)
+        link.send(_make(job, link))
 
 
 def _die_with(parent: int) -> None:

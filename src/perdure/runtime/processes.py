@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """One process and what it does now."""
+    """One process and what it does now. Shape: not `ready` until it has told that it reads its pipe."""
 
-    __slots__ = ("attempt", "pipe", "process")
+    __slots__ = ("attempt", "pipe", "process", "ready")
 
     def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")
@@ -41,6 +41,7 @@ class Worker:
         self.process: BaseProcess = spawn.Process(target=serve, args=(theirs, os.getpid()), daemon=True)
         self.process.start()
         theirs.close()
+        self.ready = False
         self.attempt: Attempt | None = None
 
     def kill(self) -> None:
@@ -74,23 +75,28 @@ class ProcessPool:
         self.fifo.clear()
 
     def _dispatch(self) -> None:
-        while self.fifo and (self.idle or len(self.workers) < self.bound):
-            attempt = self.fifo.take()
+        while self.idle:
+            attempt = self._next()
             if attempt is None:
                 return
-            if attempt.left:
-                self.fifo.done(attempt.spec)
-                continue
-            worker = self.idle.popleft() if self.idle else self._hire()
-            self._hand(worker, attempt)
+            self._hand(self.idle.popleft(), attempt)
+        coming = sum(not worker.ready for worker in self.workers)
+        for _ in range(min(len(self.fifo) - coming, self.bound - len(self.workers))):
+            self._hire()
 
-    def _hire(self) -> Worker:
+    def _next(self) -> Attempt | None:
+        """The next attempt that may begin and is still wanted."""
+        while (attempt := self.fifo.take()) is not None and attempt.left:
+            self.fifo.done(attempt.spec)
+        return attempt
+
+    def _hire(self) -> None:
+        """Begin a process. An attempt is handed to it once it is ready, so that its time is its code's own."""
         worker = Worker()
         self.workers.add(worker)
         if self.roster is not None:
             self.roster.add(worker.process.pid)
         self._loop.add_reader(worker.pipe.fileno(), self._hear, worker)
-        return worker
 
     def _hand(self, worker: Worker, attempt: Attempt) -> None:
         fn = attempt.spec.fn
@@ -127,6 +133,11 @@ class ProcessPool:
         except (EOFError, OSError):
             self._lost(worker)
             return
+        if not worker.ready:
+            worker.ready = True
+            self.idle.append(worker)
+            self._dispatch()
+            return
         attempt = worker.attempt
         if attempt is None:
             return
@@ -150,7 +161,8 @@ class ProcessPool:
             self.idle.remove(worker)
         worker.kill()  # what it had started; its own exit code is set by now
         worker.process.join(0.2)
-        attempt, worker.attempt = worker.attempt, None
+        # One that died before it was ready may die each time: what waits for it fails, within its retries.
+        attempt, worker.attempt = worker.attempt if worker.ready else self._next(), None
         if attempt is not None:
             if not attempt.done:
                 code = worker.process.exitcode

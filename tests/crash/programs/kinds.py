@@ -1,6 +1,6 @@
 """One step of each kind, and a death before, in or after its code: python -m tests.crash.programs.kinds STORE KIND.
 
-DIE names where: `before` its code, `during`, `after` its last line, `reported` when its result is encoded, not recorded.
+DIE names where: `before` its code, `during`, `after` its last line, `reported` when its result is encoded only.
 In a process pool it is the pool's process that dies, elsewhere the engine.
 """
 

@@ -19,7 +19,7 @@ from perdure.authoring.inflow import log
 from perdure.errors import BadArgument, Dropped, NotDurable, PerdureError, RunFailed, StepFailed, UnknownWorkflow
 from perdure.kernel.decider import MASK64, Catalogue, Decider, Intent, Trouble, restore_owed
 from perdure.kernel.failures import declared, failure_of, refusal_in
-from perdure.kernel.futures import ChildStep, FlowFuture, FlowTask, Step
+from perdure.kernel.futures import ChildStep, FlowFuture, FlowTask, Step, untie
 from perdure.kernel.loop import EndlessTurn, FlowLoop
 from perdure.kernel.signals import Signals
 from perdure.kernel.steps import Child
@@ -66,7 +66,7 @@ class Flow(Decider, FlowLoop):
         Decider.__init__(self, run_id, spec, catalogue)
         self.start_loop(_salt(run_id))
         self.limits = limits
-        self.variables: Variables = Variables(self)
+        self.variables: Variables = Variables(limits.payload)
         self.root: FlowTask | None = None
         self._context = Context()
         self._outcome: Intent | None = None
@@ -446,15 +446,21 @@ class Flow(Decider, FlowLoop):
     def drop(self) -> None:
         if self.dropped:
             return
-        self.dropped = True
+        self.dropped = self.variables.closed = True
         tasks = [task for task in (self.root, *self._tasks) if task is not None and not task.done()]
         for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             self.close_coroutine(task.get_coro())
         self.close_generators()
+        for task in tasks:
+            untie(task._fut_waiter)  # type: ignore[attr-defined]
+            untie(task)
+        for future in (*self.open.values(), *(child.target for child in self.children.values())):
+            untie(future)
         for future in self._failed:
             future._log_traceback = False
         self.root = None
+        self._context = Context()  # the old one names this flow
         self._ready.clear()
         self._timers.clear()
         self._tasks.clear()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
+
+from perdure.errors import Dropped
 
 if TYPE_CHECKING:
     from perdure.kernel.flow import Flow
@@ -62,6 +65,17 @@ class FlowFuture(asyncio.Future[Any]):
 
     def __hash__(self) -> int:
         return self._ordinal
+
+
+def untie(future: Any) -> None:
+    """Let a future of a dropped loop forget its callbacks.
+
+    It and the task that waits for it hold each other, and the loop with them: a hundred thousand sleeping runs would
+    stay in memory until the collector comes round to the oldest.
+    """
+    if isinstance(future, asyncio.Future) and not future.done():
+        with suppress(Dropped):  # its callbacks find no loop to run on, and are gone
+            asyncio.Future.cancel(future)
 
 
 class FlowTask(asyncio.Task[Any]):

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perdure.errors import BadArgument
 from perdure.model.payload import Shape
-
-if TYPE_CHECKING:
-    from perdure.kernel.flow import Flow
 
 _VARIABLE = Shape(Any, "variable")
 
 
 class Variables(MutableMapping[str, Any]):
-    """A flow's variables, kept as decoded JSON values; writes are ignored once the flow has left memory."""
+    """A flow's variables, kept as decoded JSON values; writes are ignored once the flow has left memory.
 
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
+    Shape: `closed` then. Units: `limit` bytes of one value.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.closed = False
         self.values: dict[str, Any] = {}  # type: ignore[assignment]
 
     def __getitem__(self, key: str) -> Any:
@@ -27,11 +28,11 @@ class Variables(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
             raise BadArgument(f"variables[{key!r}]: a name is text")
-        if not self._flow.dropped:
-            self.values[key] = _VARIABLE.round(value, self._flow.limits.payload)[1]
+        if not self.closed:
+            self.values[key] = _VARIABLE.round(value, self.limit)[1]
 
     def __delitem__(self, key: str) -> None:
-        if not self._flow.dropped:
+        if not self.closed:
             del self.values[key]
 
     def __iter__(self) -> Iterator[str]:

@@ -82,9 +82,8 @@ def test_s23_a_run_is_resumed_from_its_own_file_and_version_only(perdure: Progra
     assert spawn("other.py").end().good().err == ""
     hello.write_text(programs.HELLO.replace("@workflow\n", '@workflow(version="2")\n'))
     assert spawn("hello.py").end().good().err == ""
-    Path("link.py").symlink_to(hello)
     hello.write_text(programs.HELLO)
-    assert "1 step kept" in spawn("link.py").end().good().err
+    spawn("hello.py").end().good()
     audit(perdure)
 
 
@@ -201,11 +200,3 @@ def test_clients_look_and_steer_while_an_engine_runs(perdure: Program, spawn: Sp
     spawn("-m", "perdure", "signal", "ask-1", "answer", "7").end().good()
     assert engine.end().good().out == "7\n"
     audit(perdure)
-
-
-def test_what_nobody_reads_any_more_is_no_error(spawn: Spawn, hello: Path) -> None:
-    """Goal: `perdure … | head` ends quietly."""
-    spawn("hello.py").end().good()
-    unread = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); "
-    done = spawn("-c", f"{unread} from perdure.cli import main; main(['ps', '--json'])").end()
-    assert (done.code, done.err) == (0, "")

@@ -22,7 +22,7 @@ async def step(number: int) -> int:
 
 @perdure.workflow
 async def sleeps() -> None:
-    await asyncio.sleep(60)
+    await asyncio.sleep(60)  # durable
 
 
 @perdure.workflow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, NamedTuple
 
 from perdure.errors import OutcomeUnknown, StoreLost, StoreUnavailable
@@ -32,6 +32,7 @@ class FaultyStore:
 
     Shape: `commits` counts those tried since the first; `plan` is by that number; `fired` tells what took place.
            `crash_before` and `unavailable` and `unknown_lost` write nothing, `crash_after` and `unknown_kept` have written.
+           `choose` is asked at each commit that no fault is planned at; `refuse` may raise for a batch that it dislikes.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -41,6 +42,8 @@ class FaultyStore:
         self.plan: dict[int, FaultKind] = {}
         self.fired: list[Fired] = []
         self.dead = False
+        self.choose: Callable[[int], FaultKind | None] = lambda _: None
+        self.refuse: Callable[[Batch], None] = lambda _: None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -57,7 +60,8 @@ class FaultyStore:
         if self.dead:
             raise SimulatedCrash("a dead engine wrote to its store")
         self.commits += 1
-        kind = self.plan.pop(self.commits, None)
+        self.refuse(batch)
+        kind = self.plan.pop(self.commits, None) or self.choose(self.commits)
         if kind is None:
             passed: Committed | Awaitable[Committed] = self._passed(self.inner.commit(batch))
             return passed

@@ -9,7 +9,7 @@ import pytest
 
 import perdure as library
 from tests.cli import programs
-from tests.cli.conftest import Program, Spawn, wait_for
+from tests.cli.conftest import Process, Program, Spawn, wait_for
 
 pytestmark = pytest.mark.crash
 
@@ -25,10 +25,11 @@ def audit(perdure: Program) -> None:
     assert "the code of 0 was" not in done.out
 
 
-def waiting(run_id: str) -> None:
+def waiting(process: Process, run_id: str) -> None:
     """Until the run waits for a signal or has a step in an attempt."""
 
     def look() -> bool:
+        assert process.popen.poll() is None, process.end()
         if not Path("perdure.db").exists():
             return False
         with library.connect() as client:
@@ -75,16 +76,26 @@ def test_hello_that_ended_begins_anew_and_says_nothing(perdure: Program, spawn: 
     assert [run["status"] for run in perdure("ps", "--json").json] == ["completed", "completed"]
 
 
-def test_s23_a_run_is_resumed_from_its_own_file_and_version_only(perdure: Program, spawn: Spawn, hello: Path) -> None:
-    """Goal: another program's run of the same name and input is not taken over, nor one of another version."""
+def test_s23_a_run_is_resumed_by_its_own_version_and_file_whatever_the_path(
+    perdure: Program, spawn: Spawn, hello: Path
+) -> None:
+    """Goal: another version leaves the run alone; the same file by another path resumes it."""
+    assert spawn("hello.py", KILL_AFTER_COMMITS="2").end().code == -signal.SIGKILL
+    hello.write_text(programs.HELLO.replace("@workflow\n", '@workflow(version="2")\n'))
+    assert spawn("hello.py").end().good().err == ""
+    assert [run["status"] for run in perdure("ps", "--json", "--workflow", "hello").json] == ["completed", "running"]
+    hello.write_text(programs.HELLO)
+    Path("link.py").symlink_to(hello)
+    assert "1 step kept" in spawn("link.py").end().good().err
+    audit(perdure)
+
+
+def test_s23_another_file_of_the_same_workflow_makes_its_own_run(perdure: Program, spawn: Spawn, hello: Path) -> None:
+    """Goal: a copy of the program with the same input does not pass another program's run off as its own."""
     assert spawn("hello.py", KILL_AFTER_COMMITS="2").end().code == -signal.SIGKILL
     Path("other.py").write_text(programs.HELLO)
     assert spawn("other.py").end().good().err == ""
-    hello.write_text(programs.HELLO.replace("@workflow\n", '@workflow(version="2")\n'))
-    assert spawn("hello.py").end().good().err == ""
-    hello.write_text(programs.HELLO)
-    spawn("hello.py").end().good()
-    audit(perdure)
+    assert len(perdure("ps", "--json").json) == 2
 
 
 def test_fresh_starts_anew_beside_an_unfinished_run(perdure: Program, spawn: Spawn, hello: Path) -> None:
@@ -122,7 +133,7 @@ def test_s25_a_signal_stops_the_engine_and_never_cancels(
     else:
         call = ("-m", "perdure", "run", "ways.py:asks", "-p", "n=3", "--id", "ask-1")
     process = spawn(*call)
-    waiting("ask-1")
+    waiting(process, "ask-1")
     process.popen.send_signal(number)
     stopped = process.end()
     stopped.fails(
@@ -143,7 +154,7 @@ def test_s25_a_second_signal_stops_at_once(perdure: Program, spawn: Spawn, ways:
     """Goal: a step that does not end cannot hold the program; it is made again at the next start."""
     call = ("-m", "perdure", "run", "ways.py:holds", "-p", 'gate="gate"', "--id", "hold-1")
     process = spawn(*call, PERDURE_STOP_GRACE_S="600")
-    waiting("hold-1")
+    waiting(process, "hold-1")
     process.popen.send_signal(signal.SIGINT)
     process.until("once more stops at once")
     process.popen.send_signal(signal.SIGTERM)
@@ -161,7 +172,7 @@ def test_s24_a_second_engine_waits_for_the_first_and_names_its_pid(
 ) -> None:
     """Goal: nobody wonders why nothing moves; after the wait the ways out are told; a freed store is taken at once."""
     first = spawn("-m", "perdure", "run", "ways.py:holds", "-p", 'gate="gate"', "--id", "hold-1")
-    waiting("hold-1")
+    waiting(first, "hold-1")
     hello_call = ("-m", "perdure", "run", "hello.py", "-p", 'names=["Ada"]')
     refused = spawn(*hello_call, PERDURE_LOCK_WAIT_S="0.1").end().fails(3, f"pid {first.popen.pid}", "--store")
     assert "waiting for the engine" in refused.err
@@ -181,7 +192,7 @@ def test_ps_marks_runs_that_the_running_engine_does_not_serve(
     """Goal: a run that waits for other code is told apart from one that merely waits."""
     assert spawn("hello.py", KILL_AFTER_COMMITS="1").end().code == -signal.SIGKILL
     engine = spawn("-m", "perdure", "run", "ways.py:holds", "-p", 'gate="gate"', "--id", "hold-1")
-    waiting("hold-1")
+    waiting(engine, "hold-1")
     served = {run["workflow"]: run["served"] for run in perdure("ps", "--json").json}
     assert served == {"hello": False, "holds": True}
     assert "not served by the engine that runs" in perdure("ps", "--workflow", "hello").out
@@ -192,7 +203,7 @@ def test_ps_marks_runs_that_the_running_engine_does_not_serve(
 def test_clients_look_and_steer_while_an_engine_runs(perdure: Program, spawn: Spawn, ways: Path) -> None:
     """Goal: signals from other processes reach the run, in their order, and all commands that look work beside it."""
     engine = spawn("-m", "perdure", "run", "ways.py:asks", "-p", "n=3", "--id", "ask-1")
-    waiting("ask-1")
+    waiting(engine, "ask-1")
     for command in (("ps",), ("show", "ask-1"), ("story", "ask-1"), ("doctor",), ("backup", "copy.db")):
         perdure(*command).good()
     assert f"pid {engine.popen.pid} holds the store" in perdure("doctor").out

@@ -32,6 +32,10 @@ STATUS_COLOURS: Final = {
 _HARMFUL: Final = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
+class NobodyReads(Exception):
+    """Who reads our stdout has seen enough."""
+
+
 # --- stderr ------------------------------------------------------------------------------------------
 
 
@@ -53,7 +57,10 @@ def say_block(lines: Iterable[str]) -> None:
 
 def put(text: str) -> None:
     """A line on stdout. Shape: already escaped; may hold colours, which a pipe does not get."""
-    click.echo(text, color=None if coloured(sys.stdout) else False)
+    try:
+        click.echo(text, color=None if coloured(sys.stdout) else False)
+    except BrokenPipeError:
+        raise NobodyReads from None
 
 
 def put_json(value: Any) -> None:

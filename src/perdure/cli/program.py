@@ -17,7 +17,7 @@ from perdure.cli.doctor import doctor
 from perdure.cli.draw import draw
 from perdure.cli.fork import fork
 from perdure.cli.options import Session
-from perdure.cli.output import say, say_block
+from perdure.cli.output import NobodyReads, say, say_block
 from perdure.cli.ps import ps
 from perdure.cli.recover import recover
 from perdure.cli.resolve import resolve
@@ -91,7 +91,7 @@ def _guarded(session: Session, args: Sequence[str] | None) -> int:
     try:
         found = program.main(args=args, prog_name="perdure", standalone_mode=False, obj=session)
         sys.stdout.flush()
-    except BrokenPipeError:  # who read our output has seen enough
+    except (NobodyReads, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (KeyboardInterrupt, click.Abort):

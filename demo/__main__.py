@@ -1,4 +1,7 @@
-"""`python -m demo`: four parts, then a table. Exits with 1 when anything is not as it must be."""
+"""`python -m demo`: four parts, then a table. Exits with 1 when anything is not as it must be.
+
+Everything is kept in `demo/out`, or in the folder that DEMO_OUT names.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,10 @@ class Row(NamedTuple):
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
 
 
 def title(number: int, text: str) -> None:
@@ -87,7 +94,7 @@ def orders() -> Iterator[Row]:
     process = begin_order("order-a1", 250_000)
     wait_until("order-a1", "wait for its approval", steps=2, status="waiting")
     call("signal", "order-a1", "approval", '{"by": "ann", "ok": true}')
-    say(f"    {' '.join(end(process))[:WIDTH]}")
+    say(f"    {cut(' '.join(end(process)))}")
     facts = facts_of("order-a1")
     expect(facts is not None and "attempt_failed" in facts.kinds, "the payment did not fail first")
     show_story("order-a1", "charge", "signal")
@@ -100,7 +107,7 @@ def orders() -> Iterator[Row]:
     call("signal", "order-b2", "approval", '{"by": "bob", "ok": false}')
     for line in end(process, code=1):
         if line.strip():
-            say(f"    {line.strip()[:WIDTH]}")
+            say(f"    {cut(line.strip())}")
     facts = facts_of("order-b2")
     assert facts is not None
     done, undone = facts.keys[:2], [key.removeprefix("undo:") for key in facts.keys[2:]]
@@ -113,7 +120,7 @@ def show_story(run_id: str, *about: str) -> None:
     """The sentences of a run's story that are about these."""
     for line in call("story", run_id):
         if any(word in line for word in about):
-            say(f"    {line.strip()[:WIDTH]}")
+            say(f"    {cut(line.strip())}")
 
 
 def begin_order(run_id: str, cents: int) -> Popen[str]:
@@ -192,7 +199,7 @@ def main() -> int:
     say(f"\n{table(rows)}\n")
     for text in wrong:
         say(f"not as it must be: {text}")
-    where = OUT.relative_to(ROOT)
+    where = OUT.relative_to(ROOT) if OUT.is_relative_to(ROOT) else OUT
     say(f"{watch.seconds:.0f} seconds. Look around: perdure ps --store sqlite:///{where}/demo.db; {where}/words.md")
     return 1 if wrong else 0
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import perdure
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "demo" / "out"
+OUT = Path(os.environ.get("DEMO_OUT") or ROOT / "demo" / "out")
 STORE = f"sqlite:///{OUT / 'demo.db'}"
 LOOK_EVERY_S = 0.02
 PATIENCE_S = 60.0

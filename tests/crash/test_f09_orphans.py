@@ -31,7 +31,7 @@ def held() -> tuple[int, int]:
     return int(found[0][0]), int(found[0][1])
 
 
-@pytest.mark.parametrize("how", ["nothing", "unasked"])
+@pytest.mark.parametrize("how", ["nothing", "unasked", "deaf"])
 async def test_f09_s16_an_orphan_and_its_child_never_run_beside_the_next_attempt(how: str) -> None:
     """Goal: however hard a pool process dies, nothing of it runs any more when another owner makes the step again."""
     with Program("pool", ADDRESS, how) as program:
@@ -41,6 +41,8 @@ async def test_f09_s16_an_orphan_and_its_child_never_run_beside_the_next_attempt
             until(lambda: not alive(process), "the pool's process ends by itself")
         if how == "unasked":
             until(lambda: not alive(process) and not alive(child), "both end, since the pipe closed")
+        if how == "deaf":
+            assert alive(process), "nothing but the next owner can end this one"
         async with perdure.open(ADDRESS, workflows=[pool.pooled]) as engine:
             assert await engine.get("pooled").result(timeout="60s") == how
     assert not alive(process)

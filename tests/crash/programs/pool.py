@@ -1,6 +1,7 @@
 """An engine whose pool process has a child of its own: python -m tests.crash.programs.pool STORE HOW.
 
-HOW says what stands in the way of its end: `nothing`, or `unasked` (no signal at its node's death).
+HOW says what stands in the way of its end: `nothing`, `unasked` (no signal at its node's death), or `deaf` (nor can its
+watching thread run, since C code holds the interpreter's lock).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def hold(how: str) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0)
     child = subprocess.Popen(["sleep", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     note("pids", os.getpid(), child.pid)
+    if how == "deaf":
+        ctypes.PyDLL(None).sleep(30)
     threading.Event().wait()
 
 

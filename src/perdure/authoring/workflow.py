@@ -7,6 +7,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable
+from types import CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from perdure.authoring.ambient import current
@@ -78,8 +79,14 @@ def _source_hash(fn: Callable[..., Any]) -> str:
     try:
         text = textwrap.dedent(inspect.getsource(fn)).encode()
     except (OSError, TypeError):
-        text = fn.__code__.co_code
+        text = _code_text(fn.__code__).encode()
     return short_hash(text)
+
+
+def _code_text(code: CodeType) -> str:
+    """What a function does, where there is no source: its code, names and constants, those of inner functions too."""
+    constants = [_code_text(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def source_file(fn: Callable[..., Any]) -> str:

@@ -208,6 +208,7 @@ class Decider:
             self.trouble = Trouble(
                 "compensation_failed", f"compensation {fact.key} failed: {fact.failure.summary()}", fact.key
             )
+            undoing.attempt = fact.attempt + 1
             undoing.due = STUCK
             return
         del self.open[fact.key]
@@ -240,6 +241,14 @@ class Decider:
         step = self.open.get(fact.key)
         if step is not None:
             step.intent = True
+
+    def _on_resumed(self, _: f.RunResumed) -> None:
+        """A compensation that had failed for good is tried again (S19)."""
+        undoing = self.undoing
+        if undoing is not None and undoing.due == STUCK:
+            undoing.due = None
+            undoing.forgiven = undoing.attempt - 1
+            self.fresh[undoing.key] = undoing
 
     def _on_note(self, fact: f.AnyFact) -> None:
         """A fact of the shell about the run; nothing follows from it here."""
@@ -351,7 +360,7 @@ class Decider:
         f.ChildEnded: _on_child_ended,
         f.RunRecovered: _on_note,
         f.AttentionSet: _on_note,
-        f.RunResumed: _on_note,
+        f.RunResumed: _on_resumed,
     }
 
 

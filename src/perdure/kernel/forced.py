@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from perdure.kernel.attempt import DOUBTFUL
 from perdure.kernel.decider import Catalogue, Decider, Intent, Trouble, restore_owed
-from perdure.kernel.steps import UNDO
+from perdure.kernel.steps import UNDO, Undo
 from perdure.model import fact as f
 from perdure.model.payload import Shape, Signature
 from perdure.model.workflow import WorkflowSpec
+
+# Before the name in a flow's key: the task that asked, by its ordinals.
+_SCOPE = re.compile(r"^(?:c?\d+\.)*")
 
 
 async def _no_code() -> None:
@@ -33,14 +37,19 @@ class Forced(Decider):
         )
         super().__init__(run_id, spec, catalogue)
         self._owed: dict[str, f.Owed] = {}
-        self._missing: str | None = None
+        self._tried: dict[str, f.AttemptFailed] = {}
 
     def _owe_from(self, fact: f.StepCompleted | f.ChildEnded | f.AttemptFailed) -> None:
-        name = fact.key.rpartition(".")[2].partition("#")[0]
+        name = self._task_of(fact.key)
         if fact.args != f.NULL:
             known = not isinstance(fact, f.AttemptFailed)
             result = f.NULL if isinstance(fact, f.AttemptFailed) else fact.result
             self._owed[fact.key] = f.Owed(fact.key, self.generation, name, fact.args, result, known)
+
+    def _task_of(self, key: str) -> str:
+        """The name of a step's task: in a flow the key holds it behind its scope, in a graph the node knows it."""
+        node = self.spec.tasks.get(key.partition("[")[0])
+        return node.name if node is not None else _SCOPE.sub("", key).rpartition("#")[0]
 
     def _on_completed(self, fact: f.StepCompleted) -> None:
         if fact.key in self.open:
@@ -53,8 +62,18 @@ class Forced(Decider):
     def _on_failed(self, fact: f.AttemptFailed) -> None:
         if fact.key in self.open:
             Decider._on_failed(self, fact)
-        elif fact.retry_at is None and fact.failure.kind in DOUBTFUL and not fact.key.startswith(UNDO):
+        elif fact.key.startswith(UNDO):
+            self._tried[fact.key] = fact
+        elif fact.retry_at is None and fact.failure.kind in DOUBTFUL:
             self._owe_from(fact)
+
+    def _undo(self, undo: Undo) -> None:
+        """A compensation that was tried before goes on where it stood."""
+        super()._undo(undo)
+        tried = self._tried.get(undo.key)
+        if tried is not None:
+            undo.attempt, undo.forgiven = tried.attempt + 1, tried.attempt
+            undo.ask, undo.asked_seq = tried.ask, tried.asked_seq
 
     def _on_child_ended(self, fact: f.ChildEnded) -> None:
         if fact.status == "completed":

@@ -348,15 +348,23 @@ class Advance:
         if error is not None and not attempt.probing and isinstance(error, step.spec.raises):
             self._attempt_failed(run, step, attempt, attempts.final(step, failure), None)
         elif attempt.probing and failure.type == "perdure.errors.NotDone":
-            self._attempt_failed(run, step, attempt, failure, self.at(run))
+            self._not_done(run, step, attempt, failure)
         elif step.spec.probe is not None and not attempt.probing:
-            self.begin_probe(run, step)
+            self.begin_probe(run, step, attempt)
         else:
             self.attention(run, "outcome_unknown", f"step {step.key}: {_NOT_DECLARED}: {failure.summary()}", step.key)
 
-    def begin_probe(self, run: LiveRun, step: Any) -> None:
-        """Ask the task's probe what became of an attempt that nobody saw end."""
-        self.work.begins.append((run, [Probe(step)]))
+    def _not_done(self, run: LiveRun, step: Any, probe: Attempt, failure: Failure) -> None:
+        """The probe says that there was no effect: after a crash the attempt is made again, else its policy counts it."""
+        after = probe.after
+        if after is None or after.failure is None:
+            self._attempt_failed(run, step, probe, failure, self.at(run))
+        else:
+            self._failed(run, step, after, msgspec.structs.replace(after.failure, kind="error"))
+
+    def begin_probe(self, run: LiveRun, step: Any, after: Attempt | None = None) -> None:
+        """Ask the task's probe what became of an attempt that nobody saw end, or that ended in doubt."""
+        self.work.begins.append((run, [Probe(step, after)]))
         self.work.runs[run] = None
 
     def tick(self, run: LiveRun, until: int) -> None:

@@ -35,7 +35,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "beat_at", "deadline_at", "done", "epoch", "error", "failure", "generation", "key", "left", "number", "pools",
+        "after", "beat_at", "deadline_at", "done", "epoch", "error", "failure", "generation", "key", "left", "number", "pools",
         "probing", "progress", "progress_new", "result", "run_id", "spec", "started", "step", "task", "worker",
     )  # fmt: skip
 
@@ -52,6 +52,7 @@ class Attempt:
         self.done = False
         self.left = False
         self.probing = False
+        self.after: Attempt | None = None
         self.started = 0
         self.beat_at = 0.0
         self.worker = ""

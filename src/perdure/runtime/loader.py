@@ -175,6 +175,14 @@ class Loader:
         self, run_id: str, one: Loaded | None, history: Any, entries: list[Any], children: dict[str, RunRow]
     ) -> None:
         node = self.node
+        forced = next((entry for entry in entries if _is_forced(entry)), None)
+        if forced is not None and one is not None and one.row.life is Life.LIVE and one.row.seq:
+            entries.remove(forced)
+            if not await self.revive.force(run_id, forced):
+                self(run_id, forced)
+            for entry in entries:
+                self(run_id, entry)
+            return
         present = node.advance.runs.get(run_id)
         if present is not None and present.life is Life.LIVE:
             node.post(Install(present, entries))
@@ -401,3 +409,8 @@ class Loader:
                 run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
             elif row.life.ended:
                 run.decider.missed.append(ended_child(row, child.key))
+
+
+def _is_forced(entry: Any) -> bool:
+    """Whether this asks for a run to be ended without its code."""
+    return isinstance(entry, Item) and isinstance(entry.message, m.Cancel) and entry.message.force

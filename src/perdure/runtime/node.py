@@ -189,6 +189,7 @@ class Node:
                 run is None
                 or run.life is not Life.LIVE
                 or item.asked_before
+                or (isinstance(message, m.Cancel) and message.force)
                 or not isinstance(message, m.Signal | m.Cancel | m.ChildDone)
             ):
                 advance.work.entries.pop()
@@ -347,7 +348,8 @@ class Node:
                     there.step = step  # it still runs from before a reload (S14)
                     continue
                 attempt = Attempt(run.id, step, epoch, run.progress.get(step.key) if run.progress else None, pools)
-                attempt.probing = probing
+                if isinstance(wanted, Probe):
+                    attempt.probing, attempt.after = True, wanted.after
                 attempts.append(attempt)
         if attempts:
             pools.begin(attempts)

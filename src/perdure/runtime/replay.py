@@ -15,6 +15,8 @@ from perdure.model.payload import blob_hash, is_blob
 from perdure.model.workflow import WorkflowSpec
 
 _KEYED = (f.StepCompleted, f.AttemptFailed, f.ChildEnded, f.StepResolved, f.TimerFired, f.IntentRecorded)
+# Causes of attention for which the turn counts as not folded.
+TAKEN_BACK = frozenset({"endless_turn", "blocked", "refused"})
 Known = Sequence[tuple[int, f.AnyFact]]
 
 
@@ -96,23 +98,34 @@ def replay(
     copied: int = 0,
     first: bool = True,
     trace: dict[int, tuple[int, int]] | None = None,
-) -> None:
+) -> bool:
     """Feed recorded facts to a decider and compare what it does with what is recorded.
+
+    A turn that led to attention by its code was taken back: once the code is mended it is folded anew. What it decides
+    is recorded behind the fact that resumes the run; until then it is left in `decisions`, and its commands with it.
 
     Shape: `known` is effective; up to the fact `copied` (of a fork) arguments are not compared; `first` when it
            begins with the run's start or continue, whose digest is that of another generation; `trace` is filled
-           with the digest after each turn.
+           with the digest after each turn. True when a turn was folded anew.
     Raises: `NonDeterminism`, or `Attention` for a turn that cannot be folded any more.
     """
-    decider.live = False
-    for seq, cause, expected in groups(known):
+    decider.live, anew = False, False
+    carried: list[f.Decision] = []
+    turns = list(groups(known))
+    for i, (seq, cause, expected) in enumerate(turns):
+        taken_back, resumed = _taken_back(turns, i), None
+        if taken_back:
+            resumed = next((turn for turn in turns[i + 2 :] if isinstance(turn[1], f.RunResumed)), None)
+            anew = decider.live = resumed is None
+            decider.commands.clear()
         if first:
             first = False
         elif not isinstance(cause, f.AttentionSet):
             if seq > copied and (cause.asked_n != decider.asked_n or cause.asked_h != decider.asked_h):
                 raise _difference(decider, known, seq, cause)
             _check_key(decider, known, seq, cause)
-        decider.on(cause, seq, expected)
+        decider.on(cause, seq, resumed[2] if resumed is not None else expected)
+        decider.live = False
         if decider.trouble is not None:
             if isinstance(cause, f.AttemptFailed) and decider.trouble.cause == "compensation_failed":
                 decider.trouble = None
@@ -120,11 +133,30 @@ def replay(
                 trouble = decider.trouble
                 raise Attention(trouble.cause, trouble.reason, trouble.step)
         decisions, decider.decisions = decider.decisions, []
+        if taken_back and not _same(decisions, expected, compare=seq > copied):
+            carried, decisions = decisions, list(expected)
+        elif carried and isinstance(cause, f.RunResumed):
+            stamp(carried, cause.at)
+            carried, decisions = [], [*carried, *decisions]
         if not _same(decisions, expected, compare=seq > copied):
             raise _decided_otherwise(seq, decisions, expected)
         if trace is not None:
             trace[seq] = (decider.asked_n, decider.asked_h)
+    decider.decisions = carried
     decider.live = True
+    return anew
+
+
+def _taken_back(turns: Sequence[tuple[int, f.AnyFact, tuple[f.Decision, ...]]], i: int) -> bool:
+    """Whether a turn ended in attention because of what its code did."""
+    after = turns[i + 1][1] if i + 1 < len(turns) else None
+    return isinstance(after, f.AttentionSet) and after.cause in TAKEN_BACK and not isinstance(turns[i][1], f.NOTES)
+
+
+def stamp(decisions: Sequence[f.Decision], at: int) -> None:
+    """Give decisions the time of the fact that they are recorded behind."""
+    for fact in decisions:
+        fact.at = max(fact.at, at)
 
 
 def _same(decided: Sequence[f.Decision], expected: Sequence[f.Decision], *, compare: bool) -> bool:

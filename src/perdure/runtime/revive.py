@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from perdure.errors import IdInUse, NonDeterminism, PerdureError, UnknownRun, UnknownWorkflow, WrongState
 from perdure.kernel.forced import Forced
-from perdure.kernel.steps import STUCK
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.command import StartChild
 from perdure.model.run import Life, RunRow
 from perdure.runtime.live import LiveRun
-from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay
+from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay, stamp
 from perdure.runtime.work import Install, Item
 from perdure.state.store import Loaded, NewRun
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perdure.revive")
 Known = list[tuple[int, f.AnyFact]]
+# What follows from a fact without anything new from outside: a fork decides it anew.
+_FOLLOWS = (*f.DECISIONS, f.AttentionSet)
+_EARLIER = re.compile(r"undo:(.*)@\d+", re.DOTALL)
 
 
 class Revive:
@@ -51,6 +55,12 @@ class Revive:
             if row.life is Life.COMPLETED:
                 raise WrongState(f"run {row.id} has completed: there is nothing to retry; fork it to run it again")
             one, known = await self._whole(row.id)
+            undone = undone_before(known)
+            if undone:
+                raise WrongState(
+                    f"run {row.id} cannot be retried: {undone} of an earlier generation was compensated, and is not made "
+                    "again: start a new run"
+                )
             run = self._made(one)
             fact = f.RunRetried(
                 0, 0, 0, row.generation + 1, keep_until(known), message.by, message.why, message.request
@@ -71,10 +81,11 @@ class Revive:
     def _replayed(self, run: LiveRun, known: Any, last: int) -> None:
         """Feed what is kept, up to and without the fact `last`, which is new."""
         try:
-            replay(run.decider, [entry for entry in known if entry[0] < last])
+            anew = replay(run.decider, [entry for entry in known if entry[0] < last])
         except (NonDeterminism, Attention) as error:
             raise WrongState(f"run {run.id} cannot be revived: {error}") from None
-        run.decider.commands.clear()
+        if not anew:
+            run.decider.commands.clear()
 
     def _join(self, run: LiveRun, known: Known, item: Item, fact: f.AnyFact) -> None:
         """Record the fact that revives the run, and let it go on."""
@@ -90,6 +101,7 @@ class Revive:
         fact.at, fact.asked_n, fact.asked_h = advance.at(run), decider.asked_n, decider.asked_h
         if isinstance(fact, f.RunRetried):
             run.generation = fact.generation
+        stamp(decider.decisions, fact.at)
         advance.record(run, fact)
         work = advance.work
         if item.inbox_no:
@@ -102,7 +114,8 @@ class Revive:
         work.runs[run] = None
         self.loader.kept_back.discard(run.id)
         node.rescan()
-        node.post(Install(run, []))
+        if run.life is Life.LIVE:
+            node.post(Install(run, []))
 
     async def resume(self, item: Item, row: RunRow) -> None:
         """A person's word on a run that needs attention: try again, resolve a step, or cancel."""
@@ -112,6 +125,8 @@ class Revive:
             if isinstance(message, m.Cancel) and message.force:
                 self._force(one, known, item)
                 return
+            if isinstance(message, m.Retry):
+                refuse_to_guess(row.id, known)
             run = self._made(one)
             self._replayed(run, effective(known, run.decider.shape), last=row.seq + 1)
             why = message.why if isinstance(message, m.Retry) else type(message).__name__.lower()
@@ -126,20 +141,37 @@ class Revive:
                 f.RunResumed(0, 0, 0, by, why, message.request if isinstance(message, m.Retry) else ""),
             )
             run.definition = run.spec.definition_hash
-            if not isinstance(message, m.Retry):
+            if not isinstance(message, m.Retry) and run.life is Life.LIVE:
                 run.requests.discard(message.request)
                 node.advance.message(run, message)
             elif message.request:
                 node.advance.work.runs[run] = None
-            for step in run.decider.open.values():
-                if step.due == STUCK:
-                    step.due = None
-                    step.forgiven = step.attempt - 1
-                    run.decider.fresh[step.key] = step
             node.wake()
         except PerdureError as error:
             node.refuse(item, error)
             node.wake()
+
+    async def force(self, run_id: str, item: Item) -> bool:
+        """End a live run without its code (S19). False when it is live no more: its message takes the common way."""
+        node = self.loader.node
+        while True:
+            one, known = await self._whole(run_id)
+            present = node.advance.runs.get(run_id)
+            if one.row.life is not Life.LIVE or (present is not None and present.life is not Life.LIVE):
+                return False
+            if present is None or (
+                present.seq == one.row.seq and present.batch is None and present not in node.advance.work.runs
+            ):
+                break
+            await asyncio.sleep(0)
+        if present is not None:
+            del node.advance.runs[run_id]
+            node.resident.pop(run_id, None)
+            for key in list(present.decider.open):
+                node.pools.abandon(run_id, key)
+            present.decider.drop()
+        self._force(one, known, item)
+        return True
 
     def _force(self, one: Loaded, known: Known, item: Item) -> None:
         """End a run without its code, compensating from its facts."""
@@ -170,7 +202,7 @@ class Revive:
             if not 1 <= message.upto <= one.row.seq:
                 raise WrongState(f"run {message.origin} has {one.row.seq} facts: it cannot be forked at {message.upto}")
             kept = [entry for entry in known if entry[0] <= message.upto]
-            while kept and isinstance(kept[-1][1], (*f.ENDS, f.AttentionSet)):
+            while len(kept) > 1 and isinstance(kept[-1][1], _FOLLOWS) and not isinstance(kept[-1][1], f.RunContinued):
                 kept.pop()
             start = kept[0][1]
             assert isinstance(start, f.RunStarted)
@@ -183,14 +215,15 @@ class Revive:
                 raise UnknownWorkflow(one.row.workflow, one.row.version)
             advance = node.advance
             run = LiveRun(message.run, spec, make(message.run, spec, advance.catalogue, advance.limits))
+            last = kept.pop()
             replay(run.decider, effective(kept, run.decider.shape), copied=message.upto)
             run.decider.commands.clear()
-            self._write_fork(run, one, kept, item)
+            self._write_fork(run, one, kept, item, last[1])
         except PerdureError as error:
             node.refuse(item, error)
             node.wake()
 
-    def _write_fork(self, run: LiveRun, one: Loaded, kept: Known, item: Item) -> None:
+    def _write_fork(self, run: LiveRun, one: Loaded, kept: Known, item: Item, last: f.AnyFact) -> None:
         node = self.loader.node
         advance = node.advance
         work = advance.work
@@ -209,14 +242,35 @@ class Revive:
         work.starts[run.id] = (run, item)
         for _, fact in kept:
             advance.write(run, fact)
+        asked = list(run.decider.children.values())
+        advance.record(run, last)
         if item.reply is not None:
             work.replies.append((item.reply, run.id))
         if item.inbox_no:
             work.batch.inbox_done.append(item.inbox_no)
-        for child in list(run.decider.children.values()):
+        for child in asked:
             run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
         node.post(Install(run, []))
         node.wake()
+
+
+def undone_before(known: Known) -> str:
+    """A step of an earlier generation that was compensated after the run had continued as new; empty: none."""
+    start = max((i for i, (_, fact) in enumerate(known) if isinstance(fact, f.RunContinued)), default=len(known))
+    for _, fact in known[start:]:
+        if isinstance(fact, f.StepCompleted) and (undone := _EARLIER.fullmatch(fact.key)):
+            return undone[1]
+    return ""
+
+
+def refuse_to_guess(run_id: str, known: Known) -> None:
+    """Raises: `WrongState` where trying again would repeat what may be done at most once (S16)."""
+    last = next((fact for _, fact in reversed(known) if isinstance(fact, f.AttentionSet)), None)
+    if last is not None and last.cause == "outcome_unknown":
+        raise WrongState(
+            f"nobody knows whether step {last.step} of run {run_id} took place: say it with "
+            f"`perdure resolve {run_id} {last.step} --result JSON`, `--fail`, or `--retry` to make it again"
+        )
 
 
 def keep_until(known: Known) -> int:

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from perdure.errors import StoreError
 from perdure.model import message as m
-from perdure.model.run import Life
+from perdure.model.run import Life, Outcome
 from perdure.runtime.live import LiveRun
 from perdure.runtime.work import Item
 from perdure.state.store import Query
@@ -131,7 +133,20 @@ class Sweep:
             after = rows[-1]
             while len(self.loader.wanted) > PAGE and node.lost is None:  # noqa: ASYNC110 - as fast as it loads
                 await asyncio.sleep(0.001)
+        await self._mended()
         self.recovering = False
+
+    async def _mended(self) -> None:
+        """Runs whose code had differed from their history are tried with other code by themselves (S19)."""
+        node, after = self.node, None
+        while rows := await node.store.find(Query(life=(Life.ATTENTION,), order="old", limit=PAGE, after=after)):
+            for row in rows:
+                outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
+                spec = node.advance.catalogue.workflow(row.workflow, row.version, row.definition)
+                if outcome.cause == "nondeterminism" and spec is not None and spec.definition_hash != row.definition:
+                    why = f"its code is another one now ({spec.definition_hash})"
+                    self.loader(row.id, Item(m.Retry(run=row.id, at=node.clock.now_us(), by="engine", why=why)))
+            after = rows[-1]
 
     async def _retention(self) -> None:
         """Remove trees of runs whose root ended long ago (S28)."""

@@ -47,12 +47,12 @@ class Install:
 
 
 class Probe:
-    """A step whose probe is to be run in place of its function."""
+    """A step whose probe is to be run in place of its function. Shape: `after` is the attempt in doubt; None: a crash."""
 
-    __slots__ = ("step",)
+    __slots__ = ("after", "step")
 
-    def __init__(self, step: Activity) -> None:
-        self.step = step
+    def __init__(self, step: Activity, after: Attempt | None = None) -> None:
+        self.step, self.after = step, after
 
 
 Entry = Any  # Item | Tick | Install | Attempt: told apart by type on the hot path

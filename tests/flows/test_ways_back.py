@@ -1,0 +1,196 @@
+"""The ways back of a flow: retry, resume, fork and force, and what is owed meanwhile (S16, S17, S19-S22, F78, F80)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from perdure import NeedsAttention, PerdureError, RunCancelled, RunFailed, workflow
+from perdure.testing import World
+from tests.flows import reviving as flows
+from tests.flows.reviving import BROKEN, LOG
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    LOG.clear()
+    BROKEN.clear()
+    with World("memory:") as made:
+        yield made
+
+
+def clean(world: World) -> None:
+    assert world.audit_all() == []
+
+
+def test_a_retry_makes_a_failed_child_again(world: World) -> None:
+    """Goal: the child that failed a run is another child in the next generation (S20, S21)."""
+    BROKEN.add("shaky")
+    with pytest.raises(RunFailed):
+        world.run(flows.parent, 4, id="p")
+    BROKEN.clear()
+    world.play(world.engine.retry("p"))
+    assert world.result("p") == 4
+    clean(world)
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_f80_a_failed_compensation_goes_on_in_reverse_order_after_a_retry(world: World, crash: bool) -> None:
+    """Goal: attention, then the rest of the compensations, though the machine dies once they were resumed (S17, S19)."""
+    BROKEN.update({"shaky", "undo_b"})
+    with pytest.raises(NeedsAttention):
+        world.run(flows.saga, 1, id="s")
+    assert not [one for one in LOG if one.startswith("undo")]
+    BROKEN.clear()
+    if crash:
+        world.store.fail_next("crash_after")
+        with pytest.raises(SystemExit):
+            world.play(world.engine.retry("s"))
+        assert world.store.fired
+    else:
+        world.play(world.engine.retry("s"))
+    with pytest.raises(RunFailed):
+        world.result("s")
+    assert [one for one in LOG if one.startswith("undo")] == ["undo b 1", "undo a 1"]
+    clean(world)
+
+
+def test_a_retry_never_undoes_an_earlier_generation_twice(world: World) -> None:
+    """Goal: what an earlier generation did is refunded once, whatever is retried afterwards (S17, S21)."""
+    BROKEN.add("shaky")
+    with pytest.raises(RunFailed):
+        world.run(flows.over_generations, 1, id="g")
+    assert LOG.count("undo a 1") == 1
+    try:
+        world.play(world.engine.retry("g"))
+        world.result("g")
+    except PerdureError:
+        pass
+    assert LOG.count("undo a 1") == 1
+
+
+def test_force_ends_a_run_that_ignores_its_cancel(world: World) -> None:
+    """Goal: a live run is ended without its code, and compensated (S19)."""
+    world.start(flows.stubborn, 1, id="f")
+    world.run_to_rest()
+    world.cancel("f", "please")
+    world.cancel("f", "now", force=True)
+    with pytest.raises(RunCancelled):
+        world.result("f")
+    assert "undo a 1" in LOG
+    clean(world)
+
+
+def test_force_finds_a_task_whose_name_has_a_dot(world: World) -> None:
+    """Goal: what is owed is found by the task's whole name (S19)."""
+    BROKEN.update({"shaky", "undo_b"})
+    with pytest.raises(NeedsAttention):
+        world.run(flows.saga, 1, id="d")
+    BROKEN.clear()
+    world.cancel("d", "now", force=True)
+    with pytest.raises(RunCancelled):
+        world.result("d")
+    assert LOG[-2:] == ["undo b 1", "undo a 1"]
+    clean(world)
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_fork_at_any_fact_comes_to_the_same_end(world: World, at: int) -> None:
+    """Goal: wherever it is cut, the new run goes on from there (S22)."""
+    assert world.run(flows.two_steps, 1, id="o") == 2
+    assert len(world.history("o")) == 4
+    world.play(world.engine.fork("o", at, id=f"o-{at}"))
+    assert world.result(f"o-{at}") == 2
+    clean(world)
+
+
+def _mended(body: str) -> object:
+    space: dict[str, object] = {"LOG": LOG}
+    exec("import time\nfrom perdure import now, patched\nasync def mending(value: int) -> int:\n" + body, space)
+    return workflow(space["mending"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("patch", [False, True])
+def test_a_refused_turn_is_folded_again_once_its_code_is_mended(world: World, patch: bool) -> None:
+    """Goal: attention for a wall clock read, and an end after the mending, though the turn now decides more (S4, S19)."""
+    world.serve(_mended("    time.time()\n    return value"))
+    with pytest.raises(NeedsAttention, match=r"perdure\.now\(\)"):
+        world.run(world.served[0], 3, id="m")
+    more = "    assert patched('p')\n" if patch else ""
+    world.restart(serve=[_mended(more + "    now()\n    return value + 1")])
+    world.play(world.engine.retry("m"))
+    assert world.result("m") == 4
+    clean(world)
+
+
+def test_a_variable_that_cannot_be_kept_harms_nobody_else(world: World) -> None:
+    """Goal: an object hidden in a variable is this run's trouble alone (D3)."""
+    world.serve(flows.keeps_objects, flows.saga)
+    with pytest.raises(PerdureError, match="object"):
+        world.run(flows.keeps_objects, 1, id="bad")
+    assert world.run(flows.saga, 1, id="good") == 1
+    clean(world)
+
+
+def test_f78_a_flow_that_leaves_the_program_only_fails(world: World) -> None:
+    """Goal: SystemExit in a flow is its failure, and the engine goes on."""
+    with pytest.raises(RunFailed, match="SystemExit"):
+        world.run(flows.leaves, 1, id="x")
+    assert world.run(flows.two_steps, 1) == 2
+    clean(world)
+
+
+def test_f78_a_flow_whose_exception_has_no_words_fails(world: World) -> None:
+    """Goal: a raising __str__ is recorded as a failure of its type."""
+    with pytest.raises(RunFailed, match="Mute"):
+        world.run(flows.mute, 1, id="x")
+    clean(world)
+
+
+def test_who_awaits_a_detached_child_is_told(world: World) -> None:
+    """Goal: no run waits for what will never come."""
+    with pytest.raises(RunFailed, match="detached"):
+        world.run(flows.awaits_detached, 1, id="x")
+    clean(world)
+
+
+def test_a_probe_that_says_not_done_does_not_outdo_the_retry_policy(world: World) -> None:
+    """Goal: an attempt that is known to be undone counts like any failed one (S16)."""
+    with pytest.raises(RunFailed):
+        world.run(flows.carefully, 1, id="x")
+    assert LOG == ["once", "probe", "once", "probe"]
+    clean(world)
+
+
+def test_a_plain_retry_never_repeats_what_is_at_most_once(world: World) -> None:
+    """Goal: an unknown outcome is resolved by a person who says which, never by trying again (S16, S19)."""
+    with pytest.raises(NeedsAttention):
+        world.run(flows.blindly, 1, id="x")
+    with pytest.raises(PerdureError, match="resolve"):
+        world.play(world.engine.retry("x"))
+    world.run_to_rest()
+    assert LOG == ["blind"]
+    world.play(world.engine.resolve("x", "once_blind#1", "result", 7))
+    assert world.result("x") == 7
+    clean(world)
+
+
+def test_f72_non_determinism_is_tried_again_at_a_start_with_other_code() -> None:
+    """Goal: mended code resumes the run without a word from anybody (S19)."""
+    LOG.clear()
+    head = "    from tests.flows.reviving import shaky\n    import asyncio\n    await shaky(value)\n"
+    good, bad = (
+        _mended(head + "    await asyncio.sleep(86400)\n    return value"),
+        _mended("    import asyncio\n    await asyncio.sleep(5)\n    return value"),
+    )
+    with World("memory:", serve=[good]) as world:
+        world.start(good, 3, id="n")
+        world.advance("1h")
+        world.restart(serve=[bad], away="2d")
+        world.run_to_rest()
+        assert world.status("n") == "attention"
+        world.restart(serve=[good])
+        world.run_to_rest()
+        assert world.status("n") == "completed"
+        clean(world)

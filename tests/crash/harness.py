@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import re
 import shutil
@@ -120,6 +122,22 @@ def until(fact: Callable[[], Any], what: str) -> Any:
         if found:
             return found
         pause.wait(0.005)
+    raise AssertionError(f"never came true: {what}")
+
+
+async def until_async(fact: Callable[[], Any], what: str) -> Any:
+    """Wait for a fact that comes true while this loop turns; `fact` may be a coroutine function."""
+    pause = asyncio.get_running_loop()
+    until_s = pause.time() + PATIENCE_S
+    while pause.time() < until_s:
+        found = fact()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        turned: asyncio.Future[None] = pause.create_future()
+        pause.call_later(0.005, turned.set_result, None)
+        await turned
     raise AssertionError(f"never came true: {what}")
 
 

@@ -43,6 +43,7 @@ class Auditor:
         self.node, self.loader = node, loader
         self.looked = 0
         self.damaged: list[str] = []
+        self._aside: list[asyncio.Task[None]] = []
 
     async def everything(self) -> None:
         """Audit every run in full, replaying its code where it is served; return when what was found is recorded."""
@@ -54,8 +55,13 @@ class Auditor:
                     wrong = "" if report.first is None else str(report.first)
                 except StoreDamaged as error:
                     wrong = str(error)
+                except StoreError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever a run does to its audit, the others are audited
+                    wrong = str(error) or repr(error)
                 self._looked(row, wrong)
             after = rows[-1]
+        await asyncio.gather(*self._aside)
         await node.settled()
         log.info("all %d runs were audited; %d are damaged", self.looked, len(self.damaged))
 
@@ -84,8 +90,8 @@ class Auditor:
                 for (seq, body, digest), (_, fact) in zip(part, decode(part), strict=True):
                     for violation in tail.feed(f.Recorded(seq, body, digest, fact)):
                         return str(violation)
-            except StoreDamaged as error:
-                return str(error)
+            except Exception as error:  # noqa: BLE001 - as above
+                return str(error) or repr(error)
             await self._rest(clock.monotonic() - begun)
         row = one.row
         if (tail.seq, tail.life) != (row.seq, row.life) or (row.seq and tail.head != row.head):
@@ -103,7 +109,7 @@ class Auditor:
         self.damaged.append(row.id)
         log.error("run %s does not verify: %s", row.id, wrong)
         if row.life is Life.LIVE:
-            self.loader.quarantine(row.id, Trouble("damaged", wrong), [])
+            self._aside.append(self.loader.quarantine(row.id, Trouble("damaged", wrong), []))
 
     async def _rest(self, spent_s: float) -> None:
         """Give way: for a multiple of the time that was taken, and then until the node has nothing to fold."""

@@ -58,6 +58,7 @@ class Engine(Desk):
         self.node.watchdog.start()
         if getattr(self.store, "needs_full_check", False):
             await self.auditor.everything()
+            self.store.audited()  # type: ignore[attr-defined]
         elif self.settings.audit_open:
             self._auditing = asyncio.create_task(self.auditor.run(), name=AUDIT)
         self._sweeping = asyncio.create_task(self.sweep.run(), name="perdure-sweep")

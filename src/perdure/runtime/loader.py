@@ -366,10 +366,10 @@ class Loader:
         advance.seal(advance.work)
         self.node.wake()
 
-    def quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
+    def quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> asyncio.Task[None]:
         """A run that cannot be folded or written, or is damaged, goes to attention alone; what waited follows."""
         entries.extend(self.wanted.pop(run_id, ()))
-        self.node.loop.create_task(self._quarantine(run_id, trouble, entries))
+        return self.node.loop.create_task(self._quarantine(run_id, trouble, entries))
 
     async def _quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
         node = self.node

@@ -263,6 +263,11 @@ class SqliteStore:
         self._usable()
         return await asyncio.to_thread(check_file, self.path)
 
+    def audited(self) -> None:
+        """The full check after a failed sync is done; until then each start begins it anew."""
+        self.needs_full_check = False
+        Path(f"{self.path}.lost").unlink(missing_ok=True)
+
     async def sizes(self) -> dict[str, int]:
         """See `Upkeep.sizes`. Shape: beside the rows, the bytes of the file and of its write-ahead log."""
         self._usable()

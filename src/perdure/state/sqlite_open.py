@@ -101,9 +101,8 @@ class Opened:
             self.store_id, self.commits = name, commits
         if not self.engine:
             return
-        lost = Path(f"{self.path}.lost")
-        if lost.exists():
-            self._check_all(lost)
+        if Path(f"{self.path}.lost").exists():
+            self._check_all()
         if mark is None:
             if self.commits:
                 self.notices.append(
@@ -128,7 +127,7 @@ class Opened:
                 "without what is missing: `perdure recover --accept-loss`"
             )
 
-    def _check_all(self, lost: Path) -> None:
+    def _check_all(self) -> None:
         """After a failed sync: take up what is on the disk, and look at all of it before any work (S27)."""
         self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         wrong = [str(row[0]) for row in self.writer.execute("PRAGMA integrity_check")]
@@ -138,7 +137,6 @@ class Opened:
         self.notices.append(
             f"{self.path} was closed by a failed sync: its structure is sound, its histories are audited now"
         )
-        lost.unlink()
 
     def close(self) -> None:
         if self.reader is not self.writer:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from perdure import NeedsAttention, PerdureError, RunCancelled, RunFailed, workflow
+from perdure.model.fact import SignalReceived
 from perdure.testing import World
 from tests.flows import reviving as flows
 from tests.flows.reviving import BROKEN, LOG
@@ -194,3 +195,35 @@ def test_f72_non_determinism_is_tried_again_at_a_start_with_other_code() -> None
         world.run_to_rest()
         assert world.status("n") == "completed"
         clean(world)
+
+
+def test_what_was_said_in_attention_comes_before_a_deadline_that_is_later(world: World) -> None:
+    """Goal: an approval that was acknowledged in time counts, though the run is resumed days after its deadline (S11)."""
+    body = "    from perdure import wait_signal\n    try:\n        return await wait_signal('go', int, '3d')\n"
+    body += "    except TimeoutError:\n        return -1"
+    good, bad = _mended(body), _mended(body.replace("'go'", "'gone'"))
+    world.restart(serve=[good])
+    world.start(good, 1, id="w")
+    world.restart(serve=[bad])
+    world.signal("w", "nothing", 0)
+    world.advance("1h")
+    assert world.status("w") == "attention"
+    world.signal("w", "go", 5)
+    world.restart(serve=[good], away="10d", kill=False)
+    assert world.result("w") == 5
+    clean(world)
+
+
+def test_what_was_said_in_attention_is_not_lost_by_a_person_s_retry(world: World) -> None:
+    """Goal: messages that wait in the inbox reach the run without another start of the engine (S19)."""
+    BROKEN.update({"shaky", "undo_b"})
+    world.start(flows.saga, 1, id="s")
+    world.run_to_rest()
+    assert world.status("s") == "attention"
+    world.signal("s", "note", "kept")
+    BROKEN.clear()
+    world.play(world.engine.retry("s"))
+    with pytest.raises(RunFailed):
+        world.result("s")
+    assert [bytes(fact.value) for fact in world.history("s") if isinstance(fact, SignalReceived)] == [b'"kept"']
+    clean(world)

@@ -55,6 +55,7 @@ class Loader:
         self.wanted: dict[str, list[Any]] = {}
         self.task: asyncio.Task[None] | None = None
         self.kept_back: set[str] = set()
+        self.seen: set[int] = set()  # inbox rows that are being folded: the sweep's
         self.unserved: set[str] = set()
         self.unsnapped: set[str] = set()
         self.suspects: Suspects
@@ -258,6 +259,7 @@ class Loader:
                 self._started(entry, entry.message, one.row)
             elif entry.inbox_no:
                 self.kept_back.add(one.row.id)
+                self.seen.discard(entry.inbox_no)
             else:
                 work = node.advance.work
                 work.batch.inbox.append(entry.message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from perdure.runtime.loader import Loader
 
 log = logging.getLogger("perdure.revive")
+PAGE = 500
 Known = list[tuple[int, f.AnyFact]]
 # What follows from a fact without anything new from outside: a fork decides it anew.
 _FOLLOWS = (*f.DECISIONS, f.AttentionSet)
@@ -49,7 +51,7 @@ class Revive:
 
     async def retry(self, item: Item, row: RunRow) -> None:
         """The next generation of a failed or cancelled run (S21)."""
-        message = item.message
+        message, run = item.message, None
         assert isinstance(message, m.Retry)
         try:
             if row.life is Life.COMPLETED:
@@ -69,8 +71,15 @@ class Revive:
             self._replayed(run, effective(kept, run.decider.shape), last=row.seq + 1)
             self._join(run, known, item, fact)
         except PerdureError as error:
-            self.loader.node.refuse(item, error)
-            self.loader.node.wake()
+            self._refused(run, item, error)
+
+    def _refused(self, run: LiveRun | None, item: Item, error: PerdureError) -> None:
+        """The sender is told; a run that was made for the message and has not joined leaves memory."""
+        node = self.loader.node
+        if run is not None and node.advance.runs.get(run.id) is not run:
+            run.decider.drop()
+        node.refuse(item, error)
+        node.wake()
 
     def _made(self, one: Loaded) -> LiveRun:
         run = self.loader._make(one.row)
@@ -87,12 +96,23 @@ class Revive:
         if not anew:
             run.decider.commands.clear()
 
-    def _join(self, run: LiveRun, known: Known, item: Item, fact: f.AnyFact) -> None:
-        """Record the fact that revives the run, and let it go on."""
+    async def _kept(self, run_id: str) -> list[Item]:
+        """What was said to a run while it needed attention: it comes before the timers that were due later (S11)."""
+        store, items, after = self.loader.node.store, [], 0
+        while rows := await store.inbox(after, PAGE):
+            after = rows[-1].no
+            for row in rows:
+                if row.message.run == run_id and isinstance(row.message, m.Signal | m.ChildDone):
+                    items.append(Item(row.message, None, row.no))
+        return items
+
+    def _join(self, run: LiveRun, known: Known, item: Item, fact: f.AnyFact, *, kept: Sequence[Item] = ()) -> None:
+        """Record the fact that revives the run, and let it go on with what was kept for it."""
         node = self.loader.node
         advance = node.advance
         if run.id in advance.runs:
             raise WrongState(f"run {run.id} moves already")
+        self.loader.seen.update(one.inbox_no for one in kept)
         run.requests.update(request for _, old in known if (request := getattr(old, "request", "")))
         run.life, run.outcome = Life.LIVE, None
         advance.now = node.clock.now_us()
@@ -115,11 +135,11 @@ class Revive:
         self.loader.kept_back.discard(run.id)
         node.rescan()
         if run.life is Life.LIVE:
-            node.post(Install(run, []))
+            node.post(Install(run, list(kept)))
 
     async def resume(self, item: Item, row: RunRow) -> None:
         """A person's word on a run that needs attention: try again, resolve a step, or cancel."""
-        node, message = self.loader.node, item.message
+        node, message, run = self.loader.node, item.message, None
         try:
             one, known = await self._whole(row.id)
             if isinstance(message, m.Cancel) and message.force:
@@ -134,12 +154,9 @@ class Revive:
             if isinstance(message, m.Resolve) and message.step not in run.decider.open:
                 open_now = ", ".join(run.decider.open) or "none"
                 raise WrongState(f"run {run.id} has no open step {message.step!r}; open are: {open_now}")
-            self._join(
-                run,
-                known,
-                item,
-                f.RunResumed(0, 0, 0, by, why, message.request if isinstance(message, m.Retry) else ""),
-            )
+            request = message.request if isinstance(message, m.Retry) else ""
+            kept = await self._kept(row.id)
+            self._join(run, known, item, f.RunResumed(0, 0, 0, by, why, request), kept=kept)
             run.definition = run.spec.definition_hash
             if not isinstance(message, m.Retry) and run.life is Life.LIVE:
                 run.requests.discard(message.request)
@@ -148,8 +165,7 @@ class Revive:
                 node.advance.work.runs[run] = None
             node.wake()
         except PerdureError as error:
-            node.refuse(item, error)
-            node.wake()
+            self._refused(run, item, error)
 
     async def force(self, run_id: str, item: Item) -> bool:
         """End a live run without its code (S19). False when it is live no more: its message takes the common way."""

@@ -31,7 +31,7 @@ class Sweep:
 
     def __init__(self, node: Node, loader: Loader) -> None:
         self.node, self.loader = node, loader
-        self.seen: set[int] = set()
+        self.seen = loader.seen
         self.after = 0
         self.next_due: int | None = 0
         self.recovering = True

@@ -285,8 +285,11 @@ def test_a_run_that_needs_attention_exits_with_4_and_is_resolved_by_a_person(per
     done = perdure("run", f"{ways}:unsure", "-p", "n=1").fails(4, "needs attention", "perdure resolve")
     assert "pay#1" in done.err
     unsure = perdure.only_run()
+    perdure("run", f"{ways}:unsure", "-p", "n=1").fails(4, "perdure resolve")
+    assert Path("paid").read_text() == "x", "the same command given again pays nothing"
     assert "perdure resolve" in perdure("show", unsure).good().out
     perdure("resolve", unsure, "pay#1").fails(2, "--result")
+    perdure("retry", unsure).fails(2, "nobody knows whether step pay#1")
     perdure("resolve", unsure, "pay#1", "--result", '"pay-7"').good()
     assert perdure("run", f"{ways}:unsure", "-p", "n=1", "--id", unsure).good().json == "pay-7"
     assert Path("paid").read_text() == "x"

@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import msgspec
 
@@ -171,11 +170,3 @@ def registry_of(sources: Sequence[str]) -> Registry:
         path = split_target(source)[0]
         registry.serve(load_document(path, TraceOptions()) if path.suffix in DOCUMENTS else load_module(path))
     return registry
-
-
-def trace_input(spec: WorkflowSpec, given: dict[str, Any]) -> dict[str, Any]:
-    """The input by name, completed with a graph's own defaults."""
-    if spec.graph is None:
-        return given
-    defaults = {name: msgspec.json.decode(raw) for name, raw in spec.graph.defaults.items()}
-    return {**defaults, **given}

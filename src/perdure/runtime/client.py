@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+
 from perdure.errors import IdInUse, ResultTimeout, UnknownRun, WrongState
 from perdure.model import message as m
-from perdure.model.run import Life
+from perdure.model.run import Life, Outcome
 from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.definitions import keep
-from perdure.runtime.desk import Desk
+from perdure.runtime.desk import Desk, unknown_step
 from perdure.runtime.live import Ended
 from perdure.runtime.node import done
 from perdure.state.store import Batch, NewRun, Query, Ref
@@ -48,6 +50,9 @@ class Client(Desk):
                 raise WrongState(f"run {message.run} has completed: there is nothing to retry; fork it to run it again")
             if life in {Life.LIVE, Life.QUEUED}:
                 raise WrongState(f"run {message.run} has not ended: there is nothing to retry")
+            outcome = msgspec.json.decode(rows[0].outcome or b"{}", type=Outcome)
+            if outcome.cause == "outcome_unknown":
+                raise unknown_step(message.run, outcome.step or "")
         elif life.ended:
             raise WrongState(f"run {message.run} has ended ({life.value}): nothing more can be asked of it")
         if isinstance(message, m.Resolve) and life is not Life.ATTENTION:

@@ -271,3 +271,11 @@ def ways_out(run_id: str, outcome: Outcome) -> str:
     if outcome.cause != "outcome_unknown":
         ways.insert(0, f"mend what is wrong and start again, or `perdure retry {run_id}`")
     return f"ways out: {', or '.join(ways)}"
+
+
+def unknown_step(run_id: str, step: str) -> WrongState:
+    """Trying a run again would repeat a step that may be made at most once, and may have taken place (S16)."""
+    return WrongState(
+        f"nobody knows whether step {step} of run {run_id} took place: say it with "
+        f"`perdure resolve {run_id} {step} --result JSON`, `--fail`, or `--retry` to make it again"
+    )

@@ -16,6 +16,7 @@ from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.command import StartChild
 from perdure.model.run import Life, RunRow
+from perdure.runtime.desk import unknown_step
 from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay, stamp
 from perdure.runtime.work import Install, Item
@@ -283,10 +284,7 @@ def refuse_to_guess(run_id: str, known: Known) -> None:
     """Raises: `WrongState` where trying again would repeat what may be done at most once (S16)."""
     last = next((fact for _, fact in reversed(known) if isinstance(fact, f.AttentionSet)), None)
     if last is not None and last.cause == "outcome_unknown":
-        raise WrongState(
-            f"nobody knows whether step {last.step} of run {run_id} took place: say it with "
-            f"`perdure resolve {run_id} {last.step} --result JSON`, `--fail`, or `--retry` to make it again"
-        )
+        raise unknown_step(run_id, last.step)
 
 
 def keep_until(known: Known) -> int:

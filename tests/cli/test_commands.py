@@ -114,8 +114,11 @@ def test_settings_come_from_options_and_from_the_environment(
     assert ("relaxed" in done.err) == (durability == "relaxed")
     monkeypatch.setenv("PERDURE_PAYLOAD_MAX", "1024")
     perdure("run", str(hello), "-p", f"names={json.dumps(['x' * 2000])}").fails(2, "1,024")
-    text = perdure("doctor").good().out
-    assert "payload_max = 1024  (changed)" in text or "payload_max = 1024 (changed)" in text.replace("  ", " ")
+    assert "payload_max = 1024 (changed)" in perdure("doctor").good().out
+    listed = perdure("doctor", "--settings").good().out
+    assert "1024 (changed)" in listed
+    assert "sync attempts at once" in listed
+    assert perdure("doctor", "--settings", "--json").good().json["payload_max"] == 1024
 
 
 # --- looking -----------------------------------------------------------------------------------------

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import msgspec
 
 from perdure.cli.options import Session, awaited, command
-from perdure.cli.output import clock, put, put_json, style
+from perdure.cli.output import clock, columns, put, put_json, style
 from perdure.model.run import when
 from perdure.model.text import escape
 from perdure.settings import Settings
@@ -20,6 +23,7 @@ from perdure.version import VERSION
 
 EPOCHS_SHOWN = 5
 WAL_ALARM = 64 << 20
+MEANING = re.compile(r"^    (\w+): \w+ = .+?  # (.+)$", re.MULTILINE)
 
 
 class Checkup(msgspec.Struct, frozen=True):
@@ -35,13 +39,20 @@ class Checkup(msgspec.Struct, frozen=True):
     "doctor",
     "Look at the store itself, and the settings.",
     as_json=True,
-    examples="perdure doctor --store sqlite:////srv/orders.db",
+    examples="""
+    perdure doctor --store sqlite:////srv/orders.db
+    perdure doctor --settings
+    """,
 )
-def doctor(session: Session) -> int:
-    """Look at a store: its sizes and structure, who runs it, what was lost, and the settings.
+@click.option("--settings", "only_settings", is_flag=True, help="List all settings as they are here, and no store.")
+def doctor(session: Session, only_settings: bool) -> int:
+    """Look at a store: its sizes and structure, who runs it, what was lost, and settings that were changed.
 
     Exits with 3 where the structure is damaged or less is there than was acknowledged.
     """
+    if only_settings:
+        _put_settings(session, Settings.from_environment(os.environ))
+        return 0
 
     async def look() -> Checkup:
         async with session.client() as client:
@@ -101,11 +112,33 @@ def _facts(found: Checkup) -> Iterator[tuple[str, str]]:
         ended = "stopped cleanly" if row.clean else "runs" if i == 0 and health.holder else "died"
         text = f"{row.epoch}  {clock(when(row.started_at))}  {escape(row.node, 40)}:{row.pid}  {ended}"
         yield "epochs" if i == 0 else "", text
+    changed = [f"{name} = {value} (changed)" for name, value in changed_settings(found.settings)]
+    for i, text in enumerate(changed or ["as they come; --settings lists them"]):
+        yield "settings" if i == 0 else "", text
+
+
+def changed_settings(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Name and value of those that are not as they come."""
     default = Settings()
-    for i, field in enumerate(msgspec.structs.fields(Settings)):
-        value = getattr(found.settings, field.name)
-        changed = "" if value == getattr(default, field.name) else style("  (changed)", fg="yellow")
-        yield "settings" if i == 0 else "", f"{field.name} = {escape(str(value))}{changed}"
+    for field in msgspec.structs.fields(Settings):
+        value = getattr(settings, field.name)
+        if value != getattr(default, field.name):
+            yield field.name, escape(str(value))
+
+
+def _put_settings(session: Session, settings: Settings) -> None:
+    """Each setting with its value and its meaning, as its line in the source says it."""
+    if session.json:
+        put_json(settings)
+        return
+    meanings = dict(MEANING.findall(inspect.getsource(Settings)))
+    changed = {name for name, _ in changed_settings(settings)}
+    rows = [
+        (name, escape(str(value)) + (" (changed)" if name in changed else ""), meanings.get(name, ""))
+        for name, value in msgspec.structs.asdict(settings).items()
+    ]
+    for line in columns(rows, {2: lambda text: style(text, dim=True)}):
+        put(line)
 
 
 def _commits(health: Health) -> str:

@@ -52,7 +52,7 @@ ENDS = (RunFailed, RunCancelled, NeedsAttention)
 )  # fmt: skip
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE",
-    help="A setting, as `perdure doctor` lists them; each is also PERDURE_<NAME> in the environment.",
+    help="A setting (`perdure doctor --settings` lists them); each is also PERDURE_<NAME> in the environment.",
 )  # fmt: skip
 @click.option(
     "--speed",
@@ -91,7 +91,7 @@ def settings_of(texts: tuple[str, ...], **more: Any) -> Settings:
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, 1)
-            hint = f"; {near[0]!r} is meant?" if near else "; `perdure doctor` lists them"
+            hint = f"; {near[0]!r} is meant?" if near else "; `perdure doctor --settings` lists them"
             raise click.UsageError(f"there is no setting {name!r}{hint}")
     return Settings.from_environment(os.environ, **{**given, **more})
 

@@ -32,7 +32,7 @@ async def resumed(kind: str) -> int:
 
 @pytest.mark.parametrize("window", kinds.WINDOWS)
 @pytest.mark.parametrize("kind", ["async", "thread", "probed", "child"])
-async def test_f03_the_engine_dies_around_a_step(kind: str, window: str) -> None:
+async def test_f03_f50_the_engine_dies_around_a_step(kind: str, window: str) -> None:
     """Goal: whichever side of its code the death is on, a step is made again or asked for, and recorded once."""
     with Program("kinds", ADDRESS, kind, env={"DIE": window}) as program:
         assert program.ends() == SIGKILLED

@@ -33,7 +33,13 @@ class Client(Desk):
             if known is not None:
                 return 0
         if not isinstance(message, m.Fork):
-            await self._check(message)
+            try:
+                await self._check(message)
+            except WrongState:
+                # It may have been folded, and have ended the run, since it was looked for.
+                if not repeated or not await self.store.answers([message.request]):
+                    raise
+                return 0
         batch = Batch()
         batch.inbox.append(message)  # type: ignore[arg-type]
         await done(self.store.commit(batch))

@@ -16,7 +16,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import NamedTuple
 
-from demo.process import OUT, ROOT, Unexpected, begin, call, end, expect, facts_of, kill, wait_until
+from demo.process import OUT, ROOT, Unexpected, begin, call, end, expect, facts_of, kill, leave_none, wait_until
 
 TRACE = ROOT / "tests" / "data" / "traces" / "montage-chameleon-2mass-01d-001.json"
 TRACE_TASKS = 103
@@ -180,16 +180,19 @@ def table(rows: list[Row]) -> str:
 
 
 @contextmanager
-def folder(path: Path) -> Iterator[None]:
-    """An empty folder. What the runs left stays there to be looked at."""
+def workplace(path: Path) -> Iterator[None]:
+    """An empty folder, in which no process is left. What the runs wrote stays there to be looked at."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
-    yield
+    try:
+        yield
+    finally:
+        leave_none()
 
 
 def main() -> int:
     watch, rows, wrong = Watch(), list[Row](), list[str]()
-    with folder(OUT):
+    with workplace(OUT):
         for part in PARTS:
             try:
                 rows.extend(part())

@@ -18,6 +18,7 @@ OUT = Path(os.environ.get("DEMO_OUT") or ROOT / "demo" / "out")
 STORE = f"sqlite:///{OUT / 'demo.db'}"
 LOOK_EVERY_S = 0.02
 PATIENCE_S = 60.0
+_begun: list[subprocess.Popen[str]] = []
 ENDED = {"completed", "failed", "cancelled", "attention"}
 
 
@@ -58,10 +59,20 @@ def begin(*args: str, quiet: bool = False) -> subprocess.Popen[str]:
     """Start a command, and go on beside it."""
     if not quiet:
         show_command(*args)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command(*args), cwd=ROOT, env=environment(), text=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+    _begun.append(process)
+    return process
+
+
+def leave_none() -> None:
+    """End what still runs, when a part was given up."""
+    for process in _begun:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def end(process: subprocess.Popen[str], code: int = 0) -> list[str]:

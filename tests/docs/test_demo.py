@@ -41,14 +41,17 @@ def test_the_main_job_ends_well_and_says_so(tmp_path: Path) -> None:
 def test_the_main_job_fails_when_something_is_not_as_it_must_be(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Goal: a part that goes wrong is named, and the exit code says so."""
+    """Goal: a part that goes wrong is named, the exit code says so, and no process is left."""
     code = (
         "import demo.__main__ as main, demo.process as process\n"
         "def broken():\n"
+        "    main.begin_order('order-a1', 250_000)\n"
         "    process.expect(False, 'the sky is green')\n"
         "    yield\n"
         "main.PARTS = (broken,)\n"
-        "raise SystemExit(main.main())\n"
+        "code = main.main()\n"
+        "assert all(one.poll() is not None for one in process._begun) and process._begun\n"
+        "raise SystemExit(code)\n"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={**environment(), "DEMO_OUT": str(tmp_path / "out")},

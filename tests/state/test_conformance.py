@@ -31,7 +31,7 @@ async def test_sqlite_conforms(name: str, beside: bool, tmp_path: Path) -> None:
 
     async def opened() -> Any:
         store = await SqliteStore.open_engine(str(tmp_path / "s.db"), Settings(lock_wait_s=0))
-        store._slow = beside
+        store._pace.slow = beside
         return store
 
     await CHECKS[name](opened)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,12 +26,10 @@ from perdure.state.sqlite_copy import check_file, copy_file
 from perdure.state.sqlite_errors import mapped
 from perdure.state.sqlite_keep import Keeper
 from perdure.state.sqlite_open import Opened, open_file
+from perdure.state.sqlite_pace import Pace
 from perdure.state.sqlite_read import Reader
 from perdure.state.sqlite_write import BatchWriter
 from perdure.state.store import Batch, Committed, EpochRow, InboxRow, Loaded, Query
-
-COMMITS_KEPT = 200
-LOOK_EVERY = 50
 
 
 class SqliteStore:
@@ -54,10 +51,8 @@ class SqliteStore:
         self._version = self._data_version()
         self._lost: StoreLost | None = None
         self._pid = os.getpid()
-        self._times: deque[float] = deque(maxlen=COMMITS_KEPT)
-        self._counted = 0
-        self._slow = False
-        self._away = False
+        self._pace = Pace(settings.commit_slow_s)
+        self._away = self._closed = False
         self._thread: ThreadPoolExecutor | None = None
 
     @classmethod
@@ -103,11 +98,15 @@ class SqliteStore:
                 raise
             # A drawn id was in use after all, however that came about: look them all up.
             committed = self._write(batch, careful=True)
-        if self._slow:
+        if self._pace.slow:
             return self._commit_beside(committed)
         begun = self.clock.monotonic()
-        self._commit_now()
-        self._measured(self.clock.monotonic() - begun)
+        self._sync()
+        ended = self.clock.monotonic()
+        self._pace.took(ended - begun, len(batch.facts))
+        if self._keeper.due(ended):
+            # Nobody who waits for this batch waits for the emptying of the log too: it comes when the loop goes on.
+            asyncio.get_running_loop().call_soon(self._tidy_later)
         return committed
 
     def _write(self, batch: Batch, *, careful: bool) -> Committed:
@@ -133,12 +132,25 @@ class SqliteStore:
             raise self._failed(error, "the store cannot take a write") from error
 
     def _commit_now(self) -> None:
+        self._sync()
+        self._tidy()
+
+    def _sync(self) -> None:
         try:
             self._db.execute("COMMIT")
         except apsw.Error as error:
             self._roll_back()
             raise self._failed(error, "a batch was not committed") from error
         self._writer.done()
+
+    def _tidy_later(self) -> None:
+        """Between two batches. A store that is lost by it says so at its next call."""
+        if not (self._away or self._closed or self._lost is not None):
+            with suppress(StoreLost):
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """Raises: `StoreLost` when a sync fails; what was committed before is durable."""
         try:
             self._keeper.committed(self._writer.commits)
         except apsw.Error as error:
@@ -150,22 +162,13 @@ class SqliteStore:
         """COMMIT in a thread, for a disk that is slow."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "perdure-commit")
-        begun = self.clock.monotonic()
         self._away = True
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._commit_now)
         finally:
             self._away = False
-        self._measured(self.clock.monotonic() - begun)
+        self._pace.beside()
         return committed
-
-    def _measured(self, seconds: float) -> None:
-        """Move COMMIT to a thread when its p99 is slow, and back when it is not."""
-        self._times.append(seconds)
-        self._counted += 1
-        if self._counted % LOOK_EVERY == 0 and len(self._times) >= LOOK_EVERY:
-            ordered = sorted(self._times)
-            self._slow = ordered[int(len(ordered) * 0.99)] > self.settings.commit_slow_s
 
     def _roll_back(self) -> None:
         self._writer.undo()
@@ -277,6 +280,7 @@ class SqliteStore:
         """See `Store.close`."""
         if os.getpid() != self._pid:
             return  # all of it belongs to the process that opened it
+        self._closed = True
         if self._thread is not None:
             self._thread.shutdown(wait=True)
         self._keeper.close(self._writer.commits, lost=self._lost is not None)

@@ -14,8 +14,9 @@ from perdure.state.mark import Known, Mark
 from perdure.state.sqlite_open import Opened
 
 log = logging.getLogger("perdure.store")
-# The log is emptied into the file when it holds so many pages.
-LOG_PAGES = 4_000
+# The log is emptied into the file when it holds so many pages. Syncing a log that grows takes twice as long as one that
+# is written over, so a new one should be full soon; emptying it more often than this costs what many runs at once gain.
+LOG_PAGES = 2_000
 # A log that is not emptied, since somebody reads an old state of it, is told of at this size. Units: bytes.
 LOG_ALARM = 64 << 20
 
@@ -40,8 +41,12 @@ class Keeper:
         self._pages = pages
         return apsw.SQLITE_OK
 
+    def due(self, now_s: float) -> bool:
+        """Whether there is something to be done after a commit."""
+        return self._engine and (self._pages >= self._empty_at or self._mark.due(now_s))
+
     def committed(self, commits: int) -> None:
-        """After a commit. Raises: `apsw.Error` when the log cannot be emptied, or the mark cannot be synced."""
+        """After a commit, before the next. Raises: `apsw.Error` when the log cannot be emptied, or the mark cannot be synced."""
         if not self._engine:
             return
         if self._pages >= self._empty_at:

@@ -99,12 +99,14 @@ class Revive:
 
     async def _kept(self, run_id: str) -> list[Item]:
         """What was said to a run while it needed attention: it comes before the timers that were due later (S11)."""
-        store, items, after = self.loader.node.store, [], 0
+        store, after = self.loader.node.store, 0
+        items: list[Item] = []
         while rows := await store.inbox(after, PAGE):
             after = rows[-1].no
-            for row in rows:
-                if row.message.run == run_id and isinstance(row.message, m.Signal | m.ChildDone):
-                    items.append(Item(row.message, None, row.no))
+            told = [
+                row for row in rows if row.message.run == run_id and isinstance(row.message, m.Signal | m.ChildDone)
+            ]
+            items.extend(Item(row.message, None, row.no) for row in told)
         return items
 
     def _join(self, run: LiveRun, known: Known, item: Item, fact: f.AnyFact, *, kept: Sequence[Item] = ()) -> None:

@@ -41,6 +41,8 @@ class SqliteStore:
     def __init__(self, opened: Opened, settings: Settings, clock: Clock, *, engine: bool) -> None:
         self.path, self.settings, self.clock, self.engine = opened.path, settings, clock, engine
         self.notices, self.needs_full_check = opened.notices, opened.needs_full_check
+        # Called when the full check after a failed sync is done; until then each start begins it anew.
+        self.audited = opened.audited
         self.store_id = opened.store_id
         self._db, self._read = opened.writer, Reader(opened.reader)
         self._writer = BatchWriter(opened.writer, engine=engine)
@@ -265,11 +267,6 @@ class SqliteStore:
         """See `Upkeep.check`."""
         self._usable()
         return await asyncio.to_thread(check_file, self.path)
-
-    def audited(self) -> None:
-        """The full check after a failed sync is done; until then each start begins it anew."""
-        self.needs_full_check = False
-        Path(f"{self.path}.lost").unlink(missing_ok=True)
 
     async def sizes(self) -> dict[str, int]:
         """See `Upkeep.sizes`. Shape: beside the rows, the bytes of the file and of its write-ahead log."""

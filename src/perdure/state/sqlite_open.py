@@ -35,6 +35,10 @@ class Opened:
         self.store_id = ""
         self.commits = 0
 
+    def audited(self) -> None:
+        """The full check after a failed sync is done: the note that asks for it goes."""
+        Path(f"{self.path}.lost").unlink(missing_ok=True)
+
     def prepare(self, mark: Known | None) -> None:
         """Check what the file is, bring its schema up to date, compare it with the mark."""
         try:

@@ -136,8 +136,11 @@ async def until_async(fact: Callable[[], Any], what: str) -> Any:
         if found:
             return found
         turned: asyncio.Future[None] = pause.create_future()
-        pause.call_later(0.005, turned.set_result, None)
-        await turned
+        timer = pause.call_later(0.005, turned.set_result, None)
+        try:
+            await turned
+        finally:
+            timer.cancel()
     raise AssertionError(f"never came true: {what}")
 
 

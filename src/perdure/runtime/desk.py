@@ -24,7 +24,7 @@ from perdure.model import message as m
 from perdure.model.duration import Duration, duration_us
 from perdure.model.failure import Failure
 from perdure.model.graph import GraphDefinition
-from perdure.model.ids import check_id, drawn_id
+from perdure.model.ids import check_id, child_id, drawn_id
 from perdure.model.payload import Shape, blob_hash, canonical, input_hash, is_blob
 from perdure.model.run import STATUSES, Life, Outcome, RunRow, Status, WorkflowState
 from perdure.model.workflow import WorkflowSpec
@@ -239,14 +239,23 @@ class Desk:
         await self._ask(m.Resolve(run=check_id(run_id), step=step, how=how, result=raw, by=by), request_id)
 
     async def fork(self, run_id: str, at: int, *, id: str | None = None, request_id: str | None = None) -> Handle:
-        """A new run with the first `at` facts of this one."""
+        """A new run with the first `at` facts of this one. Said twice with one request id, it is made once."""
+        if request_id is not None:
+            known = (await self.store.answers([check_id(request_id, "request id")])).get(request_id)
+            if known is not None:
+                return Handle(self, known[0])
         origin = await self.row(run_id)
         if not 1 <= at <= origin.seq:
             raise WrongState(f"run {run_id} has {origin.seq} facts: it cannot be forked at {at}")
-        new = check_id(id) if id is not None else drawn_id(origin.workflow, self.clock.chance())
+        if id is not None:
+            new = check_id(id)
+        elif request_id is not None:  # asked again before it is answered, it names the same run
+            new = child_id(run_id, 0, request_id, origin.workflow)
+        else:
+            new = drawn_id(origin.workflow, self.clock.chance())
         if id is not None and await self.store.find(Query(ids=(new,), limit=1)):
             raise IdInUse(new, origin.workflow)
-        await self._ask(m.Fork(run=new, origin=run_id, upto=at, drawn=id is None), request_id)
+        await self._ask(m.Fork(run=new, origin=run_id, upto=at, drawn=id is None and request_id is None), request_id)
         return Handle(self, new)
 
     async def _ask(self, message: m.Message, request_id: str | None) -> Any:

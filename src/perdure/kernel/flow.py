@@ -20,7 +20,7 @@ from perdure.errors import BadArgument, Dropped, NotDurable, PerdureError, RunFa
 from perdure.kernel.decider import MASK64, Catalogue, Decider, Intent, Trouble, restore_owed
 from perdure.kernel.failures import declared, failure_of, refusal_in
 from perdure.kernel.futures import ChildStep, FlowFuture, FlowTask, Step, untie
-from perdure.kernel.loop import EndlessTurn, FlowLoop
+from perdure.kernel.loop import ContinueAsNew, EndlessTurn, FlowLoop, Watch
 from perdure.kernel.signals import Signals
 from perdure.kernel.steps import Child
 from perdure.kernel.variables import Sent, Variables
@@ -34,19 +34,17 @@ from perdure.model.workflow import WorkflowSpec
 
 
 class Limits(NamedTuple):
-    """Bounds on what one run may ask for. Units: `payload` bytes."""
+    """Bounds on what one run may ask for.
+
+    Shape: `open` steps and children at once; `watch` bounds the time of a turn, where there is one.
+    Units: `payload` bytes.
+    """
 
     payload: int = 64 << 20
     callbacks: int = 1_000_000
     depth: int = 32
-
-
-class ContinueAsNew(BaseException):
-    """Leaves the flow towards its next generation; carries the packed input."""
-
-    def __init__(self, input: bytes) -> None:
-        super().__init__("continue as new")
-        self.input = input
+    open: int = 100_000
+    watch: Watch | None = None
 
 
 SIGNAL_VALUE = Shape(Any, "value of a signal")
@@ -296,6 +294,8 @@ class Flow(Decider, FlowLoop):
         if self.dropped:
             raise Dropped
         raw, values = task.signature.pack(args, kwargs, self.limits.payload)
+        if len(self.open) >= self.limits.open:
+            self._too_many(task.name)
         scope = self.scope()
         name = task.name
         count = scope.counts.get(name, 0) + 1
@@ -322,6 +322,8 @@ class Flow(Decider, FlowLoop):
                 f"{workflow.name}: runs within runs are {self.limits.depth} deep already (setting children_depth_max)"
             )
         raw, _ = workflow.signature.pack(args, kwargs, self.limits.payload)
+        if len(self.children) >= self.limits.open:
+            self._too_many(workflow.name)
         key = self._key(workflow.name)
         ask = self._asked(b"child", key, raw)
         if self.journal is not None:
@@ -338,6 +340,11 @@ class Flow(Decider, FlowLoop):
         self.children[key] = child
         self.commands.append(StartChild(key, child.id, workflow, raw))
         return child.target  # type: ignore[no-any-return]
+
+    def _too_many(self, name: str) -> NoReturn:
+        raise BadArgument(
+            f"{name}: {self.limits.open:,} of this run are open already: wait for some before more are called"
+        )
 
     def detach(self, child: Any) -> None:
         found = self.children.get(child.key) if isinstance(child, ChildStep) else None

@@ -35,6 +35,22 @@ class EndlessTurn(Exception):
     """One turn ran more callbacks than its budget."""
 
 
+class ContinueAsNew(BaseException):
+    """Leaves the flow towards its next generation; carries the packed input."""
+
+    def __init__(self, input: bytes) -> None:
+        super().__init__("continue as new")
+        self.input = input
+
+
+class Watch(Protocol):
+    """Who interrupts a turn that takes too long: it looks at `what` runs, and whether `serial` goes up."""
+
+    what: Any
+    serial: int
+    fired: int
+
+
 class FlowLoop(asyncio.AbstractEventLoop):
     """Shape: `_timers` is a heap; cancelled ones are dropped when they reach its top or are more than half."""
 

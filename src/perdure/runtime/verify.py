@@ -17,7 +17,7 @@ from perdure.model import fact as f
 from perdure.model.run import Life, RunRow
 from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.definitions import bound, definition_of
-from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay
+from perdure.runtime.replay import TAKEN_BACK, Attention, Known, blobs_of, decode, effective, fill, make, replay
 from perdure.settings import Settings
 from perdure.state.store import InboxRow, Loaded, Query, Store
 
@@ -82,6 +82,15 @@ async def _rows(store: Store, ids: Sequence[str]) -> dict[str, RunRow]:
     return found
 
 
+def _folded(history: Known) -> Known:
+    """The facts but for a turn that was taken back and not resumed: its code may block or loop, and decided nothing."""
+    last = next((i for i in range(len(history) - 1, 0, -1) if not isinstance(history[i][1], f.RunRecovered)), 0)
+    fact = history[last][1]
+    if isinstance(fact, f.AttentionSet) and fact.cause in TAKEN_BACK and not isinstance(history[last - 1][1], f.NOTES):
+        return history[: last - 1]
+    return history
+
+
 async def _replayed(
     store: Store, catalogue: Catalogue, settings: Settings, one: Loaded, spec: WorkflowSpec | None
 ) -> ReplayResult | None:
@@ -98,12 +107,22 @@ async def _replayed(
     limits = Limits(settings.payload_max, settings.turn_callbacks_max, settings.children_depth_max)
     decider: Any = make(row.id, spec, catalogue, limits)
     decider.journal = {}
+    try:
+        return _compared(decider, effective(known, decider.shape), row)
+    finally:
+        decider.drop()
+
+
+def _compared(decider: Any, history: Known, row: RunRow) -> ReplayResult:
+    """What a replay of the history asks for, and where it differs."""
     trace: dict[int, tuple[int, int]] = {}
-    history = effective(known, decider.shape)
     started = history[0][1]
     copied = started.fork_at if isinstance(started, f.RunStarted) else 0
+    folded = _folded(history)
     try:
-        replay(decider, history, copied=copied, trace=trace)
+        replay(decider, folded, copied=copied, trace=trace)
+        if len(folded) < len(history):
+            return ReplayResult(asked=trace)
     except NonDeterminism as error:
         return ReplayResult(ok=False, mismatch=str(error), seq=error.seq, asked=trace)
     except (Attention, PerdureError) as error:
@@ -111,10 +130,8 @@ async def _replayed(
     open_now = frozenset(key for key, step in decider.open.items() if not step.given_up)
     waiting = frozenset(key for key, child in decider.children.items() if not child.detached and not child.given_up)
     limits_by_key = {key: step.spec.retry.attempts for key, step in decider.open.items() if not step.spec.at_most_once}
-    result = ReplayResult(
+    return ReplayResult(
         asked=trace, keys=dict(decider.journal), open=open_now | waiting, limits=limits_by_key,
         unmade=decider.unmade() if isinstance(decider, Graph) else frozenset(),
         wait=decider.wait() if row.life is Life.LIVE else None,
     )  # fmt: skip
-    decider.drop()
-    return result

@@ -428,9 +428,10 @@ class Advance:
         variables = getattr(decider, "variables", None)
         if variables is not None and variables.values:
             run.variables = encode_json(variables.values)
-        ended = run.life.ended
+        life = run.life
+        ended = life is not Life.LIVE and life.ended
         return (
-            run.ref, run.life.value, run.seq, run.head, decider.asked_n, decider.asked_h, run.generation, self.epoch,
+            run.ref, life.value, run.seq, run.head, decider.asked_n, decider.asked_h, run.generation, self.epoch,
             run.due,
             wait, run.variables, run.outcome, run.definition, now, now if ended else None,
         )  # fmt: skip

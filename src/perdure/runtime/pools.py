@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
-from functools import partial
 from typing import Any
 
 from perdure.clock import Clock
@@ -200,7 +199,7 @@ class Pools:
             context = self.context.copy()
             context.run(current.set, attempt)
             try:
-                value = await _Driven(self, attempt, context, _body(attempt))
+                value = await _Driven(self, attempt, context)
                 if not attempt.done:
                     attempt.succeed(value, self.payload_max)
             except asyncio.CancelledError as error:
@@ -244,32 +243,32 @@ class Pools:
         return sum(1 for attempt in self.running.values() if attempt.started and not attempt.done)
 
 
-def _body(attempt: Attempt) -> Callable[[], Any]:
-    """The call that an async worker makes: the task's function, or the probe of one."""
+def _called(attempt: Attempt) -> Any:
+    """What an async worker calls: the task's function, or the probe of one."""
     spec = attempt.spec
     values = attempt.step.inputs()
     if not attempt.probing:
-        return partial(spec.signature.call, spec.fn, values)
+        return spec.signature.call(spec.fn, values)
     probe: Any = spec.probe
     if isinstance(probe, TaskSpec):
-        return partial(probe.signature.call, probe.fn, values)
-    return partial(probe, *values)
+        return probe.signature.call(probe.fn, values)
+    return probe(*values)
 
 
 class _Driven:
     """Awaits a coroutine function in a context of its own, inside the worker's task."""
 
-    __slots__ = ("attempt", "body", "context", "pools")
+    __slots__ = ("attempt", "context", "pools")
 
-    def __init__(self, pools: Pools, attempt: Attempt, context: Context, body: Callable[[], Any]) -> None:
-        self.pools, self.attempt, self.context, self.body = pools, attempt, context, body
+    def __init__(self, pools: Pools, attempt: Attempt, context: Context) -> None:
+        self.pools, self.attempt, self.context = pools, attempt, context
 
     def __await__(self) -> Generator[Any, Any, Any]:
         pools, context, watchdog = self.pools, self.context, self.pools.watchdog
         watchdog.serial += 1
         watchdog.what = self.attempt
         try:
-            coro = context.run(self.body)
+            coro = context.run(_called, self.attempt)
             if not hasattr(coro, "send"):
                 return coro  # a probe may be a plain function
             step: Callable[..., Any] = coro.send

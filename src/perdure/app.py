@@ -24,7 +24,7 @@ from perdure.model.text import redact
 from perdure.model.workflow import WorkflowSpec
 from perdure.monitoring.progress import Progress
 from perdure.runtime.client import Client
-from perdure.runtime.desk import MENDED_BY_CODE, Handle
+from perdure.runtime.desk import MENDED_BY_CODE, Handle, encoded_input
 from perdure.runtime.engine import Engine
 from perdure.runtime.figures import NodeFigures
 from perdure.runtime.proxy import Blocking
@@ -167,10 +167,7 @@ class Asked(msgspec.Struct, frozen=True):
 
     def encoded(self, limit: int) -> bytes:
         """Raises: `BadArgument`, `NotEncodable`, `TooLarge`."""
-        signature = self.workflow.signature
-        if self.input is not None:
-            return signature.from_names(dict(self.input), limit)
-        return signature.pack(self.args, self.kwargs, limit)[0]
+        return encoded_input(self.workflow, self.args, self.kwargs, by_name=self.input, limit=limit)
 
 
 @asynccontextmanager

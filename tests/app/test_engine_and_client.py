@@ -231,3 +231,22 @@ def test_a_client_in_a_with_of_its_own_loop_is_told() -> None:
         assert list(client.runs()) == []
         handle = client.start(fulfil, small())
         assert handle.status() == "queued"
+
+
+@pytest.mark.parametrize("beside", ["engine", "client", "no engine"])
+async def test_s26_starts_of_one_request_at_once_are_one_run(beside: str) -> None:
+    """Goal: a request that is sent again before it is answered makes no second run, from wherever it comes."""
+    async with (
+        perdure.open(ADDRESS, workflows=[fulfil]) as engine,
+        perdure.connect(ADDRESS, workflows=[fulfil]) as client,
+    ):
+        if beside == "no engine":
+            await engine.stop()
+        asker = engine if beside == "engine" else client
+        other = engine if beside == "client" else asker
+        asked = [one.start(fulfil, small(), request_id="hook-1") for one in (asker, other) for _ in range(10)]
+        handles = await asyncio.wait_for(asyncio.gather(*asked), 30)
+        assert len({handle.id for handle in handles}) == 1
+        if beside != "no engine":
+            assert await handles[-1].result("30s") == {"payment": "paid 100"}
+        assert len([run async for run in client.runs()]) == 1

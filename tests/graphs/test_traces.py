@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from perdure import RunFailed
 from perdure.authoring.wfformat import NotATrace, Trace, read_trace
 from perdure.cli.trace_tasks import TraceFileWrong, file_path, graph_of_trace, replay, stage
 from perdure.errors import DefinitionError
@@ -206,3 +207,39 @@ def test_a_speed_must_be_a_number_above_0(speed: float) -> None:
         graph_of_trace(read_trace(json.dumps(SMALL).encode()), speed, 1.0, "work")
     with pytest.raises(DefinitionError, match="a number above 0"):
         graph_of_trace(read_trace(json.dumps(SMALL).encode()), 1.0, speed, "work")
+
+
+# --- deaths and damage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_trace_goes_on_and_keeps_its_steps(tmp_path: Path) -> None:
+    """Goal: a hundred tasks and more, killed in the middle: the rest is made, the recorded steps are kept."""
+    path = next(path for path in TRACES if len(read_trace(path).tasks) > 100)
+    made = graph_of_trace(read_trace(path), 1.0, SHRINK, str(tmp_path / "files"))
+    with World("sqlite:///t.db", threads="real", snapshot_facts=20) as world:
+        world.serve(made)
+        assert world.engine is not None
+        world.store.fail_at(20, "crash_after")
+        with pytest.raises(SystemExit):
+            world.run(made, id="t")
+        world.restart()
+        kept = {fact.key for fact in world.history("t") if isinstance(fact, f.StepCompleted)}
+        assert 10 < len(kept) < 100
+        world.result("t")
+        done = [fact.key for fact in world.history("t") if isinstance(fact, f.StepCompleted)]
+        assert len(done) == len(set(done)) == len(made.definition.nodes)
+        assert world.audit("t").ok
+
+
+def test_a_step_whose_input_was_spoilt_fails_the_run(tmp_path: Path) -> None:
+    """Goal: a step made again on recorded inputs that somebody changed since fails, and names the file."""
+    made = graph_of_trace(read_trace(json.dumps(SMALL).encode()), 1e9, 1.0, str(tmp_path))
+    with World(threads="real") as world:
+        world.run(made, id="t")
+        keys = [getattr(fact, "key", "") for fact in world.history("t")]
+        file_path(str(tmp_path), "mid").write_bytes(b"spoilt")
+        world.play(world.engine.fork("t", at=keys.index("a") + 1, id="u"))
+        with pytest.raises(RunFailed, match="mid has 6 bytes instead of 7"):
+            world.result("u")
+        assert world.audit_all() == []

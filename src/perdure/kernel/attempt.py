@@ -11,15 +11,13 @@ from perdure.model.failure import Failure
 DOUBTFUL = frozenset({"timeout", "heartbeat", "deadline", "lost", "unknown"})
 
 
-def retry_at(step: Activity, failure: Failure, error: BaseException | None, now: int, seed: int) -> int | None:
+def retry_at(step: Activity, failure: Failure, now: int, seed: int, *, allowed: bool) -> int | None:
     """When the next attempt is due; None: the step has failed for good.
 
-    Shape: `error` is the live exception where there is one; timeouts and lost workers count as worth a retry.
+    Shape: `allowed` when its policy retries this exception; timeouts and lost workers are worth a retry.
     Units: microseconds since 1970 UTC.
     """
-    if error is not None and not step.spec.retry.allows(error):
-        return None
-    if failure.kind in {"deadline", "cancelled", "refused"}:
+    if not allowed or failure.kind in {"deadline", "cancelled", "refused"}:
         return None
     chance = f"{seed}\0{step.generation}\0{step.key}\0{step.attempt}".encode()
     delay = step.spec.retry.delay_us(step.attempt - step.forgiven, chance)

@@ -28,7 +28,7 @@ from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import make
 from perdure.runtime.work import Probe, Work
 from perdure.state.blobs import blob_hash_of
-from perdure.state.store import NewRun, Progress
+from perdure.state.store import NewRun, Progress, Ref
 from perdure.version import VERSION
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class Advance:
 
     def __init__(self, catalogue: Registry, settings: Settings, epoch: int, watchdog: Watchdog) -> None:
         self.catalogue, self.settings, self.epoch, self.watchdog = catalogue, settings, epoch, watchdog
-        self.limits = Limits(settings.payload_max, settings.turn_callbacks_max, settings.children_depth_max)
+        self.limits = Limits(
+            settings.payload_max, settings.turn_callbacks_max, settings.children_depth_max, watch=watchdog
+        )
         self.runs: dict[str, LiveRun] = {}
         self.work = Work()
         self.pending: deque[m.Message] = deque()
@@ -277,14 +279,7 @@ class Advance:
         run.owner = self.epoch
         self.runs[run.id] = run
         if row_exists is None:
-            self.work.batch.starts.append(
-                NewRun(
-                    ref=run.ref, workflow=spec.name, version=spec.version, definition=spec.definition_hash,
-                    input_hash=message.input_hash,
-                    tags=message.tags, parent=message.parent, parent_key=message.parent_key, source=message.source,
-                    request=message.request, created_at=self.now, drawn=message.drawn,
-                )
-            )  # fmt: skip
+            self.work.batch.starts.append(self.new_run(message, run.ref))
         self.record(
             run,
             f.RunStarted(
@@ -294,6 +289,15 @@ class Advance:
             ),
         )  # fmt: skip
         return run
+
+    def new_run(self, message: m.Start, ref: Ref | None = None) -> NewRun:
+        """The first row of the run that a message starts."""
+        return NewRun(
+            ref=ref or Ref(message.run), workflow=message.workflow, version=message.version,
+            definition=message.definition, input_hash=message.input_hash, tags=message.tags, parent=message.parent,
+            parent_key=message.parent_key, source=message.source, request=message.request, created_at=self.now,
+            drawn=message.drawn,
+        )  # fmt: skip
 
     def outcome(self, run: LiveRun, attempt: Attempt) -> None:
         """An attempt ended: record it if it is still wanted, else drop it and count."""
@@ -323,7 +327,7 @@ class Advance:
     def _failed(self, run: LiveRun, step: Any, attempt: Attempt, failure: Failure) -> None:
         decider = run.decider
         at = self.at(run)
-        retry = attempts.retry_at(step, failure, attempt.error, at, decider.seed)
+        retry = attempts.retry_at(step, failure, at, decider.seed, allowed=attempt.allowed)
         if retry is None:
             failure = attempts.final(step, failure)
         self._attempt_failed(run, step, attempt, failure, retry)
@@ -344,8 +348,7 @@ class Advance:
 
     def _unknown(self, run: LiveRun, step: Any, attempt: Attempt, failure: Failure) -> None:
         """An at-most-once step ended in a way that tells nothing: its probe decides, else a person (S16)."""
-        error = attempt.error
-        if error is not None and not attempt.probing and isinstance(error, step.spec.raises):
+        if attempt.declared and not attempt.probing:
             self._attempt_failed(run, step, attempt, attempts.final(step, failure), None)
         elif attempt.probing and failure.type == "perdure.errors.NotDone":
             self._not_done(run, step, attempt, failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,12 @@ from perdure.model.duration import duration_us
 from perdure.model.failure import Failure
 from perdure.model.ids import idempotency_key as derived_key
 from perdure.model.payload import Shape, exception_data
+from perdure.model.task import Pool, TaskSpec
 
 if TYPE_CHECKING:
     from asyncio import Task
 
     from perdure.model.command import Activity
-    from perdure.model.task import TaskSpec
     from perdure.runtime.pools import Pools
 
 DATA_MAX = 64_000
@@ -29,13 +30,14 @@ _PROGRESS = Shape(Any, "progress")
 
 
 class Attempt:
-    """Shape: exactly one of `result` (encoded) and `failure` is set when it is `done`; `error` is the live exception.
+    """Shape: exactly one of `result` (encoded) and `failure` is set when it is `done`; `allowed` when
+           its failure is one to retry, `declared` when the task declares it.
 
     Units: `started`, `deadline_at` microseconds of the engine's clock; `beat_at` seconds of the monotonic clock.
     """
 
     __slots__ = (
-        "after", "beat_at", "deadline_at", "done", "epoch", "error", "failure", "generation", "key", "left", "number", "pools",
+        "after", "allowed", "beat_at", "deadline_at", "declared", "done", "epoch", "failure", "generation", "key", "left", "number", "pools",
         "probing", "progress", "progress_new", "result", "run_id", "spec", "started", "step", "task", "worker",
     )  # fmt: skip
 
@@ -48,7 +50,8 @@ class Attempt:
         self.progress_new: bytes | None = None
         self.result: bytes | None = None
         self.failure: Failure | None = None
-        self.error: BaseException | None = None
+        self.allowed = True
+        self.declared = False
         self.done = False
         self.left = False
         self.probing = False
@@ -63,24 +66,41 @@ class Attempt:
         try:
             self.result = self.spec.result.round(value, limit)[0]
         except PerdureError as error:
-            self.fail(error)
+            self.fail(error, refused=True)
 
-    def fail(self, error: BaseException) -> None:
-        self.error = error
-        self.failure = failure_from(error, self.spec)
+    def fail(self, error: BaseException, *, refused: bool = False) -> None:
+        """Note how it failed. Shape: `refused` where the value it gave is at fault: another attempt gives the same."""
+        spec = self.spec
+        self.allowed, self.declared = spec.retry.allows(error), isinstance(error, spec.raises)
+        self.failure = failure_from(error, spec.raises, refused=refused)
+
+    def call(self) -> Any:
+        """Call the task's function with its arguments, or the probe of one that is in doubt."""
+        spec, values = self.spec, self.step.inputs()
+        if not self.probing:
+            return spec.signature.call(spec.fn, values)
+        probe: Any = spec.probe
+        return probe.signature.call(probe.fn, values) if isinstance(probe, TaskSpec) else probe(*values)
+
+    @property
+    def pool(self) -> Pool:
+        """Where it is made: a probe runs on the loop when it is async, else in a thread, whatever its task is."""
+        if not self.probing:
+            return self.spec.pool
+        return "async" if inspect.iscoroutinefunction(getattr(self.spec.probe, "fn", self.spec.probe)) else "thread"
 
 
-def failure_from(error: BaseException, spec: TaskSpec) -> Failure:
+def failure_from(error: BaseException, raises: tuple[type[BaseException], ...], *, refused: bool = False) -> Failure:
     """An exception as data: its type, message, place, and the constructor's arguments where it is declared."""
     try:
         where = "".join(traceback.format_tb(error.__traceback__)[-12:])
     except Exception:  # noqa: BLE001 - as above
         where = ""
-    data = exception_data(error, DATA_MAX) if isinstance(error, spec.raises) else None
+    data = exception_data(error, DATA_MAX) if isinstance(error, raises) else None
     return Failure(
         type_name(type(error)),
         text_of(error),
-        "refused" if isinstance(error, PerdureError) and not isinstance(error, spec.raises) else "error",
+        "refused" if refused else "error",
         where=clipped(where, WHERE_MAX),
         data=msgspec.Raw(b"null") if data is None else data,
         retry_after_us=_retry_after_us(error),

@@ -78,6 +78,8 @@ class Client(Desk):
         )  # fmt: skip
         batch.inbox.append(message)
         committed = await done(self.store.commit(batch))
+        if message.request in committed.repeated:
+            return (await self.store.answers([message.request]))[message.request][0]
         if message.run in committed.refused:
             rows = await self.store.find(Query(ids=(message.run,), limit=1))
             tombs = {} if rows else await self.store.tombstones([message.run])  # type: ignore[attr-defined]

@@ -105,10 +105,7 @@ class Desk:
         Raises: `BadArgument`, `IdInUse`, `UnknownWorkflow`; nothing was written.
         """
         spec = self._spec(workflow)
-        if input is not None:
-            raw = spec.signature.from_names(dict(input), self.settings.payload_max)
-        else:
-            raw, _ = spec.signature.pack(args, kwargs, self.settings.payload_max)
+        raw = encoded_input(spec, args, kwargs, by_name=input, limit=self.settings.payload_max)
         if id is not None:
             check_id(id)
         if request_id is not None:
@@ -162,6 +159,8 @@ class Desk:
         for one in wanted or ():
             if one not in STATUSES:
                 raise BadCall(f"status {one!r}: one of {', '.join(STATUSES)}")
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise BadCall(f"limit {limit!r}: a number of runs, or None for all")
         after, left = None, limit if limit is not None else 1 << 62
         while left > 0:
             page = await self.store.find(
@@ -212,22 +211,23 @@ class Desk:
     async def signal(self, run_id: str, name: str, value: Any = None, *, request_id: str | None = None) -> None:
         """See `Handle.signal`. Raises: `UnknownRun`, `WrongState` when the run has ended."""
         raw = _SIGNAL.encode(value, self.settings.payload_max)
-        if not isinstance(name, str) or not 0 < len(name) <= 200:
-            raise BadCall(f"signal name {str(name)[:60]!r}: 1 to 200 characters")
+        if not _text(name, "signal name", 200):
+            raise BadCall("signal name '': 1 to 200 characters")
         await self._ask(m.Signal(run=check_id(run_id), name=name, value=msgspec.Raw(raw)), request_id)
 
     async def cancel(
         self, run_id: str, reason: str = "", *, force: bool = False, request_id: str | None = None
     ) -> None:
         """See `Handle.cancel`."""
-        await self._ask(m.Cancel(run=check_id(run_id), reason=str(reason)[:1000], force=force), request_id)
+        await self._ask(m.Cancel(run=check_id(run_id), reason=_text(reason, "reason"), force=force), request_id)
 
     async def retry(self, run_id: str, *, by: str = "", why: str = "", request_id: str | None = None) -> Handle:
         """The same run, next generation: what succeeded and was not compensated is kept.
 
         Resumes one that needs attention.
         """
-        await self._ask(m.Retry(run=check_id(run_id), by=by, why=why), request_id)
+        message = m.Retry(run=check_id(run_id), by=_text(by, "by"), why=_text(why, "why"))
+        await self._ask(message, request_id)
         return Handle(self, run_id)
 
     async def resolve(
@@ -235,7 +235,10 @@ class Desk:
         request_id: str | None = None,
     ) -> None:  # fmt: skip
         """A person's word on a step of a run that needs attention."""
+        if how not in {"result", "fail", "retry"}:
+            raise BadCall(f'how={how!r}: "result", "fail" or "retry"')
         raw = msgspec.Raw(canonical(_SIGNAL.encode(result, self.settings.payload_max))) if how == "result" else f.NULL
+        step, by = _text(step, "step"), _text(by, "by")
         await self._ask(m.Resolve(run=check_id(run_id), step=step, how=how, result=raw, by=by), request_id)
 
     async def fork(self, run_id: str, at: int, *, id: str | None = None, request_id: str | None = None) -> Handle:
@@ -265,10 +268,42 @@ class Desk:
         return await self.send(message, repeated=request_id is not None)
 
 
+def encoded_input(
+    spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any], *, by_name: Mapping[str, Any] | None, limit: int
+) -> bytes:
+    """The input of a run, from arguments or by the parameters' names. Raises: `BadCall` and its kin."""
+    if by_name is None:
+        return spec.signature.pack(args, kwargs, limit)[0]
+    if args or kwargs:
+        raise BadCall(f"{spec.name}: give its arguments, or input= with all of them by name, not both")
+    if not isinstance(by_name, Mapping):
+        raise BadCall(f"{spec.name}: input= takes a mapping of its parameters by name, not {str(by_name)[:60]!r}")
+    return spec.signature.from_names(dict(by_name), limit)
+
+
+def _text(value: object, what: str, limit: int = 1_000) -> str:
+    """Raises: `BadCall` for what is no text, is too long, or holds half a character."""
+    if not isinstance(value, str) or len(value) > limit or not is_text(value):
+        raise BadCall(f"{what} {str(value)[:60]!r}: a text of at most {limit:,} whole characters")
+    return value
+
+
+def is_text(value: str) -> bool:
+    """Whether the text can be kept: no half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    if tags is not None and not isinstance(tags, Mapping):
+        raise BadCall(f"tags={str(tags)[:60]!r}: a mapping of texts to texts")
     for key, value in (tags or {}).items():
-        if not isinstance(key, str) or not isinstance(value, str) or not 0 < len(key) <= 100 or len(value) > 500:
-            raise BadCall(f"tag {key!r}={value!r}: texts of at most 100 and 500 characters")
+        if not _text(key, "tag's name", 100):
+            raise BadCall("tag's name '': 1 to 100 characters")
+        _text(value, f"tag {key!r}", 500)
     return dict(tags or {})
 
 

@@ -97,7 +97,7 @@ class Loader:
         store, node = self.node.store, self.node
         requests = [
             entry.message.request for entries in group.values() for entry in entries
-            if isinstance(entry, Item) and entry.message.request and not isinstance(entry.message, m.Start)
+            if isinstance(entry, Item) and entry.message.request
         ]  # fmt: skip
         answers = await store.answers(requests) if requests else {}
         loaded = await self._load(list(group))
@@ -160,12 +160,18 @@ class Loader:
         """What has an answer already is told that answer, and changes nothing (S26)."""
         left = []
         for entry in entries:
-            if isinstance(entry, Item) and entry.message.request in answers:
+            known = answers.get(entry.message.request) if isinstance(entry, Item) else None
+            if known is not None and isinstance(entry.message, m.Start):
+                if known[0] == entry.message.run:  # its own row stands there, queued or begun
+                    left.append(entry)
+                elif entry.reply is not None and not entry.reply.done():
+                    entry.reply.set_result(known[0])
+            elif known is not None:
                 if entry.inbox_no:
                     self.node.advance.work.batch.inbox_done.append(entry.inbox_no)
                     self.node.wake()
                 if entry.reply is not None and not entry.reply.done():
-                    entry.reply.set_result(msgspec.json.decode(answers[entry.message.request][1]).get("seq", 0))
+                    entry.reply.set_result(msgspec.json.decode(known[1]).get("seq", 0))
             else:
                 left.append(entry)
         return left
@@ -257,29 +263,40 @@ class Loader:
                 await self.revive.resume(entry, one.row)
             elif isinstance(entry.message, m.Start):
                 self._started(entry, entry.message, one.row)
-            elif entry.inbox_no:
-                self.kept_back.add(one.row.id)
-                self.seen.discard(entry.inbox_no)
             else:
-                work = node.advance.work
-                work.batch.inbox.append(entry.message)
-                work.entries.append(entry)
-                if entry.reply is not None:
-                    work.replies.append((entry.reply, one.row.seq))
-                node.wake()
+                self._keep(one.row, entry)
 
-    def _queued(self, one: Loaded, entries: list[Any]) -> None:
-        """A run whose start was acknowledged and not yet folded."""
-        starts = [entry for entry in entries if isinstance(entry, Item) and isinstance(entry.message, m.Start)]
-        spec = self.node.advance.catalogue.workflow(one.row.workflow, one.row.version, one.row.definition)
-        if not starts or spec is None:
-            self.kept_back.add(one.row.id)
-            if spec is None:
-                self.unserved.add(one.row.id)
+    def _keep(self, row: RunRow, entry: Item) -> None:
+        """A message to a run that does not move now waits in the inbox, and is looked at again when it moves."""
+        self.kept_back.add(row.id)
+        if entry.inbox_no:
+            self.seen.discard(entry.inbox_no)
             return
-        run = self._make(one.row)
-        assert run is not None
-        self.node.post(Install(run, entries))
+        work = self.node.advance.work
+        work.batch.inbox.append(entry.message)  # type: ignore[arg-type]
+        work.entries.append(entry)
+        if entry.reply is not None:
+            work.replies.append((entry.reply, row.seq))
+        self.node.wake()
+
+    def _queued(self, one: Loaded, entries: list[Item]) -> None:
+        """A run whose start was acknowledged and not yet folded: it begins by its own row in the inbox alone."""
+        row = one.row
+        begins = any(isinstance(entry.message, m.Start) and entry.inbox_no for entry in entries)
+        run = self._make(row) if begins else None
+        if run is not None:
+            self.node.post(Install(run, entries))
+            return
+        if begins:
+            self.unserved.add(row.id)
+        for entry in entries:
+            if isinstance(entry.message, m.Start) and not entry.inbox_no:
+                self._started(entry, entry.message, row)
+            elif isinstance(entry.message, m.Retry | m.Resolve | m.Fork):
+                self.node.refuse(entry, WrongState(f"run {row.id} has not begun: it is queued"))
+                self.node.wake()
+            else:
+                self._keep(row, entry)
 
     def _make(self, row: RunRow) -> LiveRun | None:
         """A run in memory from its row, with nothing folded; None: no engine here serves its workflow."""
@@ -346,14 +363,8 @@ class Loader:
                 self.node.pools.forget(entry)
             elif isinstance(entry.message, m.Start):
                 self._started(entry, entry.message, row)
-            elif not entry.inbox_no:
-                # It stays as it is; who serves it later finds the message in the inbox.
-                self.node.advance.work.batch.inbox.append(entry.message)
-                if entry.reply is not None:
-                    self.node.advance.work.replies.append((entry.reply, row.seq))
-                self.node.wake()
             else:
-                self.kept_back.add(row.id)
+                self._keep(row, entry)  # who serves it later finds the message in the inbox
 
     def _needs_attention(self, run: LiveRun, row: RunRow, trouble: Trouble, entries: list[Any]) -> None:
         advance = self.node.advance
@@ -407,6 +418,8 @@ class Loader:
         """Every child that is waited for: one that is missing is started, one that has ended is told (F50)."""
         for child in run.decider.children.values():
             row = children.get(child.id)
+            if child.detached:
+                continue  # it was started in the commit that asked for it, and nobody waits for it
             if row is None:
                 run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
             elif row.life.ended:

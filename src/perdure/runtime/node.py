@@ -20,6 +20,8 @@ from perdure.clock import Clock
 from perdure.errors import Blocked, EngineStopped, PerdureError, StoreError, StoreLost, StoreUnavailable
 from perdure.model import message as m
 from perdure.model.run import Life
+from perdure.runtime.admission import fold_start
+from perdure.runtime.admission import refused as start_refused
 from perdure.runtime.advance import Advance
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.handlers import not_started
@@ -67,6 +69,7 @@ class Node:
         self.on_load: Any = None  # the loader's door: asks for a run that is not in memory
         self.on_evict: Any = None
         self.rescan: Any = None
+        self.hint: Any = None  # the sweep's: there is something new in the inbox
         self.on_commit: list[Any] = []
 
     # --- what arrives ------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ class Node:
             message.at = advance.now
         try:
             if isinstance(message, m.Start):
-                self._fold_start(item, message)
+                fold_start(self, item, message)
                 return
             run = advance.runs.get(message.run)
             if (
@@ -222,19 +225,6 @@ class Node:
             log.log(level, "message %s to run %s refused: %s", type(item.message).__name__, item.message.run, error)
         if item.reply is not None:
             self.advance.work.replies.append((item.reply, error))
-
-    def _fold_start(self, item: Item, message: m.Start) -> None:
-        advance = self.advance
-        if item.inbox_no or item.asked_before:
-            advance.work.entries.pop()
-            self.on_load(message.run, item)
-            return
-        fresh = message.run not in advance.runs
-        run = advance.start(message)
-        if fresh:
-            advance.work.starts[run.id] = (run, item)
-        if item.reply is not None:
-            advance.work.replies.append((item.reply, run.id))
 
     def _fold_inner(self, message: m.Message) -> None:
         """A message from one run to another of this node: folded in the same batch."""
@@ -355,19 +345,16 @@ class Node:
             pools.begin(attempts)
 
     def _refused(self, work: Work, refused: frozenset[str]) -> None:
-        """Starts whose id was in use: forget what was folded for them; the store's row answers."""
+        """Starts whose id was in use: nothing of them is told or begun."""
         for run_id in refused:
             run, item = work.starts.pop(run_id)
-            if self.advance.runs.get(run_id) is run:
-                del self.advance.runs[run_id]
-            run.decider.drop()
-            work.runs.pop(run, None)
-            work.begins = [(other, steps) for other, steps in work.begins if other is not run]
+            if run is not None:
+                work.runs.pop(run, None)
+                work.begins = [(other, steps) for other, steps in work.begins if other is not run]
             work.replies = [
                 (reply, value) for reply, value in work.replies if value != run_id or reply is not item.reply
             ]
-            item.asked_before = True
-            self.on_load(run_id, item)
+            start_refused(self, run, item)
 
     def _rest(self, run: LiveRun) -> None:
         """A run that lives on: note when it is due; it may leave memory when it only waits."""

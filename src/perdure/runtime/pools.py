@@ -15,7 +15,6 @@ from typing import Any
 from perdure.clock import Clock
 from perdure.errors import Blocked, NotDone
 from perdure.model.failure import Failure
-from perdure.model.task import TaskSpec
 from perdure.runtime.attempt import Attempt, current
 from perdure.runtime.processes import ProcessPool
 from perdure.runtime.threads import ThreadPool
@@ -54,8 +53,10 @@ class Pools:
         threads = asyncs = False
         for attempt in attempts:
             self.running[attempt.run_id, attempt.key] = attempt
-            pool = attempt.spec.pool
-            if pool == "async" or attempt.probing:
+            if attempt.deadline_at is not None:
+                self._expire_in(max(0, attempt.deadline_at - self.clock.now_us()), attempt)
+            pool = attempt.pool if attempt.probing else attempt.spec.pool
+            if pool == "async":
                 self.fifo.add(attempt, attempt.spec)
                 asyncs = True
             elif pool == "thread":
@@ -77,8 +78,6 @@ class Pools:
         if spec.heartbeat_us is not None:
             attempt.beat_at = self.clock.monotonic()
             self._expire_in(spec.heartbeat_us, attempt)
-        if attempt.deadline_at is not None:
-            self._expire_in(max(0, attempt.deadline_at - attempt.started), attempt)
 
     def finish(self, attempt: Attempt) -> None:
         """The attempt's code has ended; its outcome counts unless it was told before."""
@@ -193,7 +192,7 @@ class Pools:
                 return
 
     async def _run(self, attempt: Attempt, me: asyncio.Task[None]) -> None:
-        if not attempt.left and not self.stopping:
+        if not (attempt.left or attempt.done or self.stopping):
             self.started(attempt)
             attempt.task = me
             context = self.context.copy()
@@ -243,18 +242,6 @@ class Pools:
         return sum(1 for attempt in self.running.values() if attempt.started and not attempt.done)
 
 
-def _called(attempt: Attempt) -> Any:
-    """What an async worker calls: the task's function, or the probe of one."""
-    spec = attempt.spec
-    values = attempt.step.inputs()
-    if not attempt.probing:
-        return spec.signature.call(spec.fn, values)
-    probe: Any = spec.probe
-    if isinstance(probe, TaskSpec):
-        return probe.signature.call(probe.fn, values)
-    return probe(*values)
-
-
 class _Driven:
     """Awaits a coroutine function in a context of its own, inside the worker's task."""
 
@@ -268,9 +255,9 @@ class _Driven:
         watchdog.serial += 1
         watchdog.what = self.attempt
         try:
-            coro = context.run(_called, self.attempt)
+            coro = context.run(self.attempt.call)
             if not hasattr(coro, "send"):
-                return coro  # a probe may be a plain function
+                return coro
             step: Callable[..., Any] = coro.send
             value: Any = None
             while True:

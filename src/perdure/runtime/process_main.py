@@ -17,10 +17,13 @@ from typing import Any
 import msgspec
 
 from perdure.errors import PerdureError
+from perdure.model.policy import ONCE
 from perdure.model.task import TaskSpec
 from perdure.runtime import attempt as attempts
 
 PR_SET_PDEATHSIG = 1
+# Marks the error of a result that cannot be kept: another attempt would give the same.
+REFUSED = "the result cannot be kept"
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -36,6 +39,7 @@ class Job(msgspec.Struct, kw_only=True):
     idempotency_key: str
     progress: bytes | None
     payload_max: int
+    policy: bytes | None = None
 
 
 class Reply(msgspec.Struct, kw_only=True):
@@ -45,7 +49,8 @@ class Reply(msgspec.Struct, kw_only=True):
     progress: bytes | None = None
     result: bytes | None = None
     failure: bytes | None = None
-    error: Any = None
+    allowed: bool = True
+    declared: bool = False
 
 
 class _Pipe:
@@ -98,6 +103,14 @@ def _watch(pipe: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def _kept(spec: TaskSpec, value: Any, limit: int) -> bytes:
+    try:
+        return spec.result.round(value, limit)[0]
+    except PerdureError as error:
+        error.add_note(REFUSED)
+        raise
+
+
 def _make(job: Job, link: _Pipe) -> Reply:
     spec: TaskSpec | None = None
     try:
@@ -106,28 +119,21 @@ def _make(job: Job, link: _Pipe) -> Reply:
         token = attempts.current.set(mine)
         try:
             value = spec.signature.call(spec.fn, job.values)
-            return Reply(result=spec.result.round(value, job.payload_max)[0])
+            return Reply(result=_kept(spec, value, job.payload_max))
         finally:
             attempts.current.reset(token)
     except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the process's
-        return _failed(error, spec)
+        return _failed(error, job, spec)
 
 
-def _failed(error: BaseException, spec: TaskSpec | None) -> Reply:
-    raises = () if spec is None else spec.raises
-    failure = attempts.failure_from(error, _Raises(raises))  # type: ignore[arg-type]
-    live = error if spec is not None and isinstance(error, (*spec.retry.on, *spec.retry.never)) else None
-    reply = Reply(failure=msgspec.json.encode(failure), error=live)
-    try:
-        ForkingPickler.loads(ForkingPickler.dumps(reply))
-    except Exception:  # noqa: BLE001 - an exception that cannot be pickled, or not be read back, travels as data only
-        reply.error = RuntimeError(failure.message)
-    return reply
-
-
-class _Raises:
-    def __init__(self, raises: tuple[type[BaseException], ...]) -> None:
-        self.raises = raises
+def _failed(error: BaseException, job: Job, spec: TaskSpec | None) -> Reply:
+    """The failure as data; exceptions themselves never travel, since not all can be read back."""
+    retry, raises = (ONCE, ()) if spec is None else (spec.retry, spec.raises)
+    if job.policy is not None:
+        retry, raises = ForkingPickler.loads(job.policy)
+    refused = spec is None or getattr(error, "__notes__", None) == [REFUSED]
+    failure = attempts.failure_from(error, raises, refused=refused)
+    return Reply(failure=msgspec.json.encode(failure), allowed=retry.allows(error), declared=isinstance(error, raises))
 
 
 def _attempt_of(job: Job, spec: TaskSpec, link: _Pipe) -> Any:

@@ -13,12 +13,14 @@ import os
 import signal
 from collections import deque
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from perdure.model.failure import Failure
 from perdure.model.ids import idempotency_key
+from perdure.model.task import TaskSpec
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.process_main import Job, Reply, serve
 from perdure.scheduling.fifo import Fifo
@@ -52,6 +54,14 @@ class Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         except OSError:
             return  # none of its group is left, or it had not begun one
+
+
+def _policy(spec: TaskSpec) -> bytes | None:
+    """What is retried and what is declared, as this use of the task has it; None where only its definition can tell."""
+    try:
+        return bytes(ForkingPickler.dumps((spec.retry, spec.raises)))
+    except Exception:  # noqa: BLE001 - a class that is not found by its name says so in many ways
+        return None
 
 
 class ProcessPool:
@@ -112,6 +122,7 @@ class ProcessPool:
             idempotency_key=idempotency_key(attempt.run_id, attempt.generation, attempt.key),
             progress=attempt.progress,
             payload_max=self.pools.payload_max,
+            policy=_policy(attempt.spec),
         )
         worker.attempt = attempt
         self.pools.started(attempt)
@@ -149,7 +160,7 @@ class ProcessPool:
         attempt.result = reply.result
         if reply.failure is not None and not attempt.done:
             attempt.failure = msgspec.json.decode(reply.failure, type=Failure)
-            attempt.error = reply.error if isinstance(reply.error, BaseException) else None
+            attempt.allowed, attempt.declared = reply.allowed, reply.declared
         self._over(attempt)
 
     def _lost(self, worker: Worker) -> None:

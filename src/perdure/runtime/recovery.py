@@ -73,6 +73,9 @@ class Recovery:
             if isinstance(message, m.Start):
                 if run.seq == 0:
                     node.advance.start(message, run)
+                    if run.id in self.loader.kept_back:  # messages came while it was queued
+                        self.loader.kept_back.discard(run.id)
+                        node.rescan()
                     if item.inbox_no:
                         node.advance.work.batch.inbox_done.append(item.inbox_no)
                         node.advance.work.batch.answers.append((message.request or run.id, run.id, b'{"seq":1}'))

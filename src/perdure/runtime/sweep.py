@@ -11,6 +11,7 @@ import msgspec
 from perdure.errors import StoreError
 from perdure.model import message as m
 from perdure.model.run import Life, Outcome
+from perdure.runtime.admission import Queue
 from perdure.runtime.live import LiveRun
 from perdure.runtime.work import Item
 from perdure.state.store import Query
@@ -32,13 +33,14 @@ class Sweep:
     def __init__(self, node: Node, loader: Loader) -> None:
         self.node, self.loader = node, loader
         self.seen = loader.seen
+        self.queue = Queue(node, loader)
         self.after = 0
         self.next_due: int | None = 0
         self.recovering = True
         self.hint = asyncio.Event()
         self.retained_at = 0.0
         node.on_evict = self.evicted
-        node.rescan = self.rescan
+        node.rescan, node.hint = self.rescan, self.hint.set
         node.on_commit.append(self._committed)
 
     def evicted(self, run: LiveRun) -> None:
@@ -49,10 +51,11 @@ class Sweep:
     def rescan(self) -> None:
         """Look at the whole inbox again: a run that kept messages there moves again."""
         self.after = 0
+        self.queue.held.clear()
         self.hint.set()
 
     def _committed(self, work: object) -> None:
-        self.seen.difference_update(work.batch.inbox_done)  # type: ignore[attr-defined]
+        self.queue.committed(work.batch.inbox_done)  # type: ignore[attr-defined]
 
     async def run(self) -> None:
         """Sweep until cancelled: at once when another process wrote, and in any case every second."""
@@ -70,6 +73,7 @@ class Sweep:
                     if node.clock.monotonic() - swept >= settings.sweep_every_s:
                         swept = node.clock.monotonic()
                         await self._retention()
+                await self.queue.admit()
                 if self.recovering:
                     await self._recover()
                 await self._due()
@@ -85,16 +89,8 @@ class Sweep:
             rows = await node.store.inbox(self.after, PAGE)
             for row in rows:
                 self.after = row.no
-                if row.no in self.seen:
-                    continue
-                if isinstance(row.message, m.Start) and len(node.advance.runs) >= node.settings.runs_live_max:
-                    self.after = row.no - 1
-                    self.hint.set()
-                    return
-                self.seen.add(row.no)
-                item = Item(row.message, None, row.no)
-                item.asked_before = True
-                self.loader(row.message.run, item)
+                if row.no not in self.seen:
+                    self.queue.take(row)
             if len(rows) < PAGE:
                 return
 

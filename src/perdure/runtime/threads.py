@@ -47,7 +47,7 @@ class ThreadPool:
     def _work(self) -> None:
         context = self.pools.context
         while (attempt := self._todo.get()) is not None:
-            if not attempt.left:
+            if not (attempt.left or attempt.done):
                 self._loop_free_start(attempt)
                 context.copy().run(self._run, attempt)
             self._done.append(attempt)
@@ -68,8 +68,7 @@ class ThreadPool:
     def _run(self, attempt: Attempt) -> None:
         current.set(attempt)
         try:
-            spec = attempt.spec
-            value = spec.signature.call(spec.fn, attempt.step.inputs())
+            value = attempt.call()
             if not attempt.done:
                 attempt.succeed(value, self.pools.payload_max)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the node's

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.model.message import Message
 from perdure.state.store import Batch
@@ -58,6 +58,19 @@ class Probe:
 Entry = Any  # Item | Tick | Install | Attempt: told apart by type on the hot path
 
 
+class Mark(NamedTuple):
+    """How much a work held at some moment."""
+
+    facts: int
+    starts: int
+    blobs: int
+    inbox: int
+    restart: int
+    abandons: int
+    begins: int
+    size: int
+
+
 class Work:
     """Shape: `entries` are what was folded, in order, to be folded again when the commit fails.
 
@@ -84,12 +97,28 @@ class Work:
         self.begins: list[tuple[LiveRun, list[Activity | Probe]]] = []
         self.abandons: list[tuple[str, str]] = []
         self.replies: list[tuple[Future[Any], Any]] = []
-        self.starts: dict[str, tuple[LiveRun, Item]] = {}
+        self.starts: dict[str, tuple[LiveRun | None, Item]] = {}
         self.entries: list[Entry] = []
         self.attempts: list[Attempt] = []
         self.loads: set[str] = set()
         self.size = 0
         self.solo = False
+
+    def mark(self) -> Mark:
+        """How much there is now, to come back to."""
+        batch = self.batch
+        return Mark(
+            len(batch.facts), len(batch.starts), len(batch.blobs), len(batch.inbox), len(batch.restart),
+            len(self.abandons), len(self.begins), self.size,
+        )  # fmt: skip
+
+    def back_to(self, mark: Mark) -> None:
+        """Forget what was gathered for one run since then, and for no other."""
+        batch = self.batch
+        del batch.facts[mark.facts :], batch.starts[mark.starts :], batch.blobs[mark.blobs :]
+        del batch.inbox[mark.inbox :], batch.restart[mark.restart :]
+        del self.abandons[mark.abandons :], self.begins[mark.begins :]
+        self.size = mark.size
 
     def empty(self) -> bool:
         """Whether there is nothing to write and nothing to tell."""

@@ -42,6 +42,7 @@ class FaultyStore:
         self.plan: dict[int, FaultKind] = {}
         self.fired: list[Fired] = []
         self.dead = False
+        self._posted = False
         self.choose: Callable[[int], FaultKind | None] = lambda _: None
         self.refuse: Callable[[Batch], None] = lambda _: None
 
@@ -56,10 +57,16 @@ class FaultyStore:
         """Plan a fault at the next commit."""
         self.plan[self.commits + 1] = kind
 
+    def changed(self) -> bool:
+        """Whether anybody has posted a message since the last call: here clients write through the engine's own store."""
+        posted, self._posted = self._posted, False
+        return bool(self.inner.changed()) or posted
+
     def commit(self, batch: Batch) -> Committed | Awaitable[Committed]:
         if self.dead:
             raise SimulatedCrash("a dead engine wrote to its store")
         self.commits += 1
+        self._posted = self._posted or bool(batch.inbox)
         self.refuse(batch)
         kind = self.plan.pop(self.commits, None) or self.choose(self.commits)
         if kind is None:

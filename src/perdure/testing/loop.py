@@ -101,7 +101,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         poll = min((timer.when() for timer in timers if isinstance(timer, PollTimer)), default=math.inf)
         written = self.written()
         if written != self._seen:
-            self._seen = written
+            if poll <= due:  # the pollers get their turn at what was written
+                self._seen = written
             target = min(due, poll)
         else:
             hint = self.hint_us()

@@ -29,7 +29,7 @@ class SimulatedThreads(ThreadPool):
             self._loop.call_later(self.random.random() * LATENCY_MAX_S, self._make, attempt)
 
     def _make(self, attempt: Attempt) -> None:
-        if not attempt.left:
+        if not (attempt.left or attempt.done):
             self.pools.started(attempt)
             self._thread.submit(self.pools.context.copy().run, self._run, attempt).result()
         self.busy -= 1

@@ -28,7 +28,9 @@ def mapped(error: apsw.Error, doing: str) -> PerdureError:
         return StoreLost(
             f"{text}; what was written may not be kept: the engine stops, and the next start checks the store"
         )
-    if isinstance(error, apsw.FullError):
+    if extended == apsw.SQLITE_IOERR_SHMSIZE:  # the one write for which SQLite does not say that the disk is full
+        text = f"{doing}: the disk is full, its -shm file cannot grow"
+    if isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE:
         return StoreUnavailable(f"{text}: free some space, it goes on by itself")
     if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.CantOpenError):
         return StoreUnavailable(f"{text}: the file or its folder cannot be written")

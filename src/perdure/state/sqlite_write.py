@@ -15,12 +15,13 @@ from perdure.state.store import DONE, STARTED, Batch, BatchRefused, Committed, N
 
 
 class BatchWriter:
-    """Shape: `epoch` is the one that was claimed, 0 for a client; `commits` counts all that the store holds."""
+    """Shape: `epoch` is the one that was claimed, 0 for a client; `commits` counts all that the store holds for certain."""
 
     def __init__(self, db: apsw.Connection, *, engine: bool) -> None:
         self.db, self.engine = db, engine
         self.epoch = 0
         self.commits = 0
+        self._counted = 0
         self._sql = statements("sqlite", "write")
         self._last_run = 0
         self._numbered: list[Ref] = []
@@ -48,8 +49,8 @@ class BatchWriter:
         return Committed(refused, frozenset(repeated)) if refused or repeated else DONE
 
     def pulse(self, clock: int = 0) -> None:
-        """Count the commit."""
-        self.commits = self._value("pulse", clock, self._last_run)
+        """Count the commit, which is yet to come."""
+        self._counted = self._value("pulse", clock, self._last_run)
 
     def claim(self, node: str, pid: int, now: int, note: bytes) -> int:
         """A new epoch."""
@@ -64,6 +65,7 @@ class BatchWriter:
 
     def done(self) -> None:
         """The transaction is committed."""
+        self.commits = self._counted
         for ref in self._enlivened:
             ref.live = True
         self._numbered, self._enlivened = [], []

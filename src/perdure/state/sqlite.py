@@ -68,7 +68,7 @@ class SqliteStore:
         try:
             await lock.take(settings.lock_wait_s, clock, waiting)
             await roster.gone(settings.lock_wait_s, clock, waiting)
-            opened.prepare(Mark(opened.path).read())
+            await opened.ready(Mark(opened.path).read(), clock)
             store = cls(opened, settings, clock, engine=True)
         except BaseException:
             opened.close()
@@ -82,8 +82,9 @@ class SqliteStore:
         """For a client: writes new runs and messages in short transactions of its own, beside an engine or none."""
         opened = open_file(path, settings, engine=False)
         try:
-            opened.prepare(None)
-            return cls(opened, settings, clock or EngineClock(), engine=False)
+            clock = clock or EngineClock()
+            await opened.ready(None, clock)
+            return cls(opened, settings, clock, engine=False)
         except BaseException:
             opened.close()
             raise

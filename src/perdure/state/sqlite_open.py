@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 from pathlib import Path
 
 import apsw
 
-from perdure.clock import EngineClock
+from perdure.clock import Clock, EngineClock
 from perdure.errors import NotAStore, StoreBehind, StoreDamaged, StoreNewer, StoreUnavailable
 from perdure.settings import Settings
 from perdure.state.mark import Known
@@ -22,6 +23,10 @@ SQLITE_MIN = (3, 51, 3)
 CACHE_KIB = 8_192
 _NETWORK = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x65735546: "FUSE"}
 _TMPFS = 0x01021994
+
+
+# How long to let another process go on that is making the file a store. Units: seconds.
+POLL_S = 0.02
 
 
 class Opened:
@@ -38,6 +43,23 @@ class Opened:
     def audited(self) -> None:
         """The full check after a failed sync is done: the note that asks for it goes."""
         Path(f"{self.path}.lost").unlink(missing_ok=True)
+
+    async def ready(self, mark: Known | None, clock: Clock) -> None:
+        """`prepare`, again while another process stands in the way: the switch to a write-ahead log does not wait itself.
+
+        Raises: `StoreUnavailable` when it stood there longer than `busy_wait_s`.
+        """
+        until = clock.monotonic() + self.settings.busy_wait_s
+        while True:
+            try:
+                self.prepare(mark)
+            except StoreUnavailable as error:
+                if not isinstance(error.__cause__, apsw.BusyError) or clock.monotonic() >= until:
+                    raise
+            else:
+                return
+            self.notices.clear()
+            await asyncio.sleep(POLL_S)
 
     def prepare(self, mark: Known | None) -> None:
         """Check what the file is, bring its schema up to date, compare it with the mark."""

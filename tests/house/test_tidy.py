@@ -193,7 +193,7 @@ ALL, IN_SRC, IN_TESTS = TREES, (ROOT / "src",), (ROOT / "tests",)
 RULES: tuple[tuple[Callable[[Path], Iterator[str]], tuple[Path, ...]], ...] = (
     (long_files, ALL),
     (long_functions, ALL),
-    (wide_classes, IN_SRC),
+    (wide_classes, ALL),
     (many_positionals, ALL),
     (loose_names, ALL),
     (hidden_imports, IN_SRC),

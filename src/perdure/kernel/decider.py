@@ -197,7 +197,7 @@ class Decider:
     def _on_failed(self, fact: f.AttemptFailed) -> None:
         step = self.open[fact.key]
         self.fresh.pop(fact.key, None)
-        step.intent = False
+        step.intent = 0
         if fact.retry_at is not None:
             step.attempt = fact.attempt + 1
             step.due = fact.retry_at
@@ -228,7 +228,7 @@ class Decider:
         step.due = None
         if fact.how == "retry":
             step.forgiven = step.attempt - 1
-            step.intent = False
+            step.intent = 0
             self.fresh[fact.key] = step
         elif fact.how == "result" or step is self.undoing:
             del self.open[fact.key]
@@ -240,7 +240,7 @@ class Decider:
     def _on_intent(self, fact: f.IntentRecorded) -> None:
         step = self.open.get(fact.key)
         if step is not None:
-            step.intent = True
+            step.intent = fact.epoch
 
     def _on_resumed(self, _: f.RunResumed) -> None:
         """A compensation that had failed for good is tried again (S19)."""

@@ -120,7 +120,7 @@ class Flow(Decider, FlowLoop):
             step.generation = generation
             step.forgiven = step.attempt - 1
             step.due = None
-            step.intent = False
+            step.intent = 0
             self.fresh[step.key] = step
         for child in self.children.values():
             if not child.detached:
@@ -353,6 +353,7 @@ class Flow(Decider, FlowLoop):
         found.detached = True
         if not found.target.done():
             found.target.set_exception(BadArgument(f"{found.key} is detached: this run does not wait for it any more"))
+            found.target.exception()  # nobody need await it
 
     def wait_signal(self, name: str, type: Any, timeout_us: int | None) -> Awaitable[Any]:
         if self.dropped:

@@ -114,7 +114,7 @@ class Step(asyncio.Future[Any]):
         self.forgiven = 0
         self.generation = flow.steps_generation
         self.due: int | None = None
-        self.intent = False
+        self.intent = 0
         self.given_up = False
 
     def __hash__(self) -> int:

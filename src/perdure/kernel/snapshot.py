@@ -26,7 +26,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
     results: dict[int, msgspec.Raw]
     inputs: dict[str, msgspec.Raw]
     failures: dict[int, Failure]
-    steps: Sequence[tuple[str, int, int, int, int, int | None, bool, int, int, msgspec.Raw, int]]
+    steps: Sequence[tuple[str, int, int, int, int, int | None, int, int, int, msgspec.Raw, int]]
     fans: Sequence[tuple[int, int, dict[int, msgspec.Raw], int, Failure | None]]
     children: Sequence[tuple[str, str, msgspec.Raw, int, int, int]]
     owed: list[f.Owed]

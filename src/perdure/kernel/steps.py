@@ -45,7 +45,8 @@ class Undo:
         self.attempt, self.forgiven, self.generation = 1, 0, generation
         self.ask = self.asked_seq = self.asked_at = 0
         self.due: int | None = None
-        self.intent = self.given_up = False
+        self.intent = 0
+        self.given_up = False
 
     def inputs(self) -> tuple[Any, ...]:
         result = self.step.result.decode(self.owed.result) if self.owed.known else UNKNOWN
@@ -71,7 +72,8 @@ class NodeStep:
         self.ask = self.asked_seq = self.asked_at = 0
         self.attempt, self.forgiven, self.generation = 1, 0, 1
         self.due: int | None = None
-        self.intent = self.given_up = False
+        self.intent = 0
+        self.given_up = False
 
     def inputs(self) -> tuple[Any, ...]:
         values, self.values = self.values, None

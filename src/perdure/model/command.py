@@ -29,7 +29,8 @@ class Activity(Protocol):
 
     Shape: `attempt` is the number of the next or current attempt (recorded failures + 1); `forgiven` failures do
            not count for its retry policy any more; `ask` is the digest of what was asked, `asked_seq` the fact
-           whose turn asked; `generation` the one that first asked for it to be made.
+           whose turn asked; `generation` the one that first asked for it to be made; `intent` the epoch in which the
+           intent of this attempt was recorded (0: it was not).
     Units: `asked_at`, `due` microseconds since 1970 UTC; `due` is when a retry may begin, None when it is not waiting.
     """
 
@@ -44,7 +45,7 @@ class Activity(Protocol):
     forgiven: int
     generation: int
     due: int | None
-    intent: bool
+    intent: int
     given_up: bool
 
     def inputs(self) -> tuple[Any, ...]:

@@ -367,6 +367,7 @@ class Advance:
 
     def begin_probe(self, run: LiveRun, step: Any, after: Attempt | None = None) -> None:
         """Ask the task's probe what became of an attempt that nobody saw end, or that ended in doubt."""
+        run.decider.fresh.pop(step.key, None)  # after a reload it is due again, and is not begun beside its probe
         self.work.begins.append((run, [Probe(step, after)]))
         self.work.runs[run] = None
 
@@ -459,11 +460,12 @@ class Advance:
         steps = decider.begin()
         for step in steps:
             if step.spec.at_most_once or step.key in run.marked:
-                step.intent = True
+                step.intent = self.epoch
+                decider.now = self.at(run)  # as on replay: no later fact may be older
                 self.write(
                     run,
                     f.IntentRecorded(
-                        self.at(run), decider.asked_n, decider.asked_h, step.key, step.attempt, self.epoch, step.ask
+                        decider.now, decider.asked_n, decider.asked_h, step.key, step.attempt, self.epoch, step.ask
                     ),
                 )
         self.work.begins.append((run, [*steps]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from perdure.authoring.registry import Registry
 from perdure.clock import Clock
-from perdure.errors import ResultTimeout, StoreError
+from perdure.errors import EngineStopped, ResultTimeout, StoreError
 from perdure.model import message as m
 from perdure.model.run import Life
 from perdure.runtime.auditor import TASK as AUDIT
@@ -19,6 +19,7 @@ from perdure.runtime.desk import Desk
 from perdure.runtime.live import Ended
 from perdure.runtime.loader import Loader
 from perdure.runtime.node import Node, done
+from perdure.runtime.outage import let_go
 from perdure.runtime.suspects import Suspects
 from perdure.runtime.sweep import Sweep
 from perdure.settings import Settings
@@ -80,9 +81,12 @@ class Engine(Desk):
         if node.alarm is not None:
             node.alarm.cancel()
         await self._clean_mark()
+        if node.lost is None:
+            let_go(node, EngineStopped("the engine has stopped; its runs go on at the next start"))
         for run in list(node.advance.runs.values()):
             run.decider.drop()
         node.advance.runs.clear()
+        self.loader.drop()
         if self._collector is not None:
             gc.set_threshold(*self._collector)
         await self.store.close()

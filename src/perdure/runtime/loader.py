@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from perdure.runtime.attempt import Attempt
 from perdure.runtime.definitions import bind_kept
 from perdure.runtime.live import Ended, LiveRun
 from perdure.runtime.recovery import Recovery, ended_child, from_snapshot, rebuild, whole_outcome
-from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, fill, make
+from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, fill, forced, make
 from perdure.runtime.revive import Revive
 from perdure.runtime.snapshots import plan_next
 from perdure.runtime.work import Install, Item
@@ -58,6 +58,9 @@ class Loader:
         self.seen: set[int] = set()  # inbox rows that are being folded: the sweep's
         self.unserved: set[str] = set()
         self.unsnapped: set[str] = set()
+        self.group: dict[str, list[Any]] = {}  # what is being read now
+        self.stale: set[str] = set()  # what of it has moved since
+        self.joining: dict[str, Install] = {}  # what was read, and is not folded yet
         self.suspects: Suspects
         self.recovery = Recovery(self)
         self.revive = Revive(self)
@@ -70,6 +73,33 @@ class Loader:
             waiting.append(entry)
         self.retry()
 
+    def left(self, run_id: str) -> None:
+        """A run has left memory: what was read of it before is out of date."""
+        install = self.joining.pop(run_id, None)
+        if install is not None:
+            install.stale = True
+        if run_id in self.group:
+            self.stale.add(run_id)
+
+    def join(self, run: LiveRun, entries: list[Any]) -> None:
+        """Let a run that was read from the store join those in memory."""
+        install = Install(run, entries, fresh=True)
+        self.joining[run.id] = install
+        self.node.post(install)
+
+    def waiting(self) -> Iterator[Any]:
+        """All that waits for a run that is not in memory."""
+        for entries in (*self.wanted.values(), *self.group.values()):
+            yield from entries
+        for install in self.joining.values():
+            yield from install.items
+
+    def drop(self) -> None:
+        """What was read and has not joined leaves memory."""
+        for install in self.joining.values():
+            install.run.decider.drop()
+        self.joining.clear()
+
     def retry(self) -> None:
         """Go on loading, when there is something to load and the store takes calls."""
         if self.wanted and self.task is None and self.node.failed is None and self.node.lost is None:
@@ -78,7 +108,8 @@ class Loader:
     async def _work(self) -> None:
         try:
             while self.wanted and self.node.lost is None and self.node.failed is None:
-                group: dict[str, list[Any]] = {}
+                group = self.group = {}
+                self.stale.clear()
                 for run_id in list(islice(self.wanted, GROUP)):
                     group[run_id] = self.wanted.pop(run_id)
                 try:
@@ -108,7 +139,10 @@ class Loader:
         for run_id in list(group):
             entries = self._unanswered(group[run_id], answers)
             one, history = loaded.get(run_id), histories.get(run_id)
-            await self._one(run_id, one, history, entries, children)
+            if run_id in self.stale:
+                self.wanted.setdefault(run_id, []).extend(entries)
+            else:
+                await self._one(run_id, one, history, entries, children)
             del group[run_id]
             if node.clock.monotonic() > until:
                 await asyncio.sleep(0)
@@ -168,7 +202,7 @@ class Loader:
                     entry.reply.set_result(known[0])
             elif known is not None:
                 if entry.inbox_no:
-                    self.node.advance.work.batch.inbox_done.append(entry.inbox_no)
+                    self.node.take_off(entry)
                     self.node.wake()
                 if entry.reply is not None and not entry.reply.done():
                     entry.reply.set_result(msgspec.json.decode(known[1]).get("seq", 0))
@@ -190,9 +224,11 @@ class Loader:
             for entry in entries:
                 self(run_id, entry)
             return
-        present = node.advance.runs.get(run_id)
+        present, joining = node.advance.runs.get(run_id), self.joining.get(run_id)
         if present is not None and present.life is Life.LIVE:
             node.post(Install(present, entries))
+        elif joining is not None:
+            joining.items.extend(entries)
         elif one is None:
             self._absent(run_id, entries)
         elif one.row.life.ended:
@@ -247,7 +283,7 @@ class Loader:
             node.wake()
             return
         if entry.inbox_no:
-            node.advance.work.batch.inbox_done.append(entry.inbox_no)
+            node.take_off(entry)
         if entry.reply is not None and not entry.reply.done():
             entry.reply.set_result(row.id)
         node.wake()
@@ -285,7 +321,7 @@ class Loader:
         begins = any(isinstance(entry.message, m.Start) and entry.inbox_no for entry in entries)
         run = self._make(row) if begins else None
         if run is not None:
-            self.node.post(Install(run, entries))
+            self.join(run, entries)
             return
         if begins:
             self.unserved.add(row.id)
@@ -321,7 +357,8 @@ class Loader:
             self.unserved.add(row.id)
             self._not_served(row, entries)
             return
-        if not self.suspects.may_carry(row.id) and not entries and row.epoch != self.node.epoch:
+        if row.wait.open and not self.suspects.may_carry(row.id) and row.epoch != self.node.epoch:
+            self._not_served(row, entries)
             return
         run.progress = dict(one.progress)
         if one.snapshot is not None and not from_snapshot(run, one, history, self.node.settings):
@@ -331,7 +368,7 @@ class Loader:
         try:
             if isinstance(history, PerdureError):
                 raise history
-            if any(isinstance(fact, f.CancelRequested) and fact.force for _, fact in history):
+            if forced(history):
                 self._forced(run, row, history)
             elif one.snapshot is None:
                 rebuild(run.decider, history)
@@ -346,8 +383,9 @@ class Loader:
             self._needs_attention(run, row, Trouble("damaged", str(error)), entries)
             return
         run.requests.update(request for _, fact in history if (request := getattr(fact, "request", "")))
+        run.decider.release(row.updated_at)  # a retry that was due when the row was written may have begun
         self.look_up(run, children)
-        self.node.post(Install(run, entries))
+        self.join(run, entries)
 
     def _forced(self, run: LiveRun, row: RunRow, history: list[tuple[int, f.AnyFact]]) -> None:
         """A run that is being ended without its code: only what it owes is folded."""

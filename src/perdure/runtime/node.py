@@ -17,7 +17,7 @@ from typing import Any
 
 from perdure.authoring.registry import Registry
 from perdure.clock import Clock
-from perdure.errors import Blocked, EngineStopped, PerdureError, StoreError, StoreLost, StoreUnavailable
+from perdure.errors import Blocked, EngineStopped, PerdureError, StoreError, StoreUnavailable
 from perdure.model import message as m
 from perdure.model.run import Life
 from perdure.runtime.admission import fold_start
@@ -53,7 +53,7 @@ class Node:
         self.flying: Work | None = None
         self.stopping = False
         self.failed: StoreError | None = None
-        self.lost: StoreLost | None = None
+        self.lost: StoreError | None = None  # why nothing is written any more
         self.pause_s = PAUSE_FIRST_S
         self.suspects: set[str] = set()
         self.folding: Any = None  # what is being folded: the run to blame, should that fail
@@ -217,7 +217,7 @@ class Node:
     def refuse(self, item: Item, error: PerdureError) -> None:
         """A message that cannot be folded: its sender is told, its inbox row goes with the next commit."""
         if item.inbox_no:
-            self.advance.work.batch.inbox_done.append(item.inbox_no)
+            self.take_off(item)
             if item.message.request:
                 self.advance.work.batch.answers.append((item.message.request, item.message.run, b'{"refused":true}'))
             # A detached child may outlive the run that started it; nobody need hear of that.
@@ -225,6 +225,13 @@ class Node:
             log.log(level, "message %s to run %s refused: %s", type(item.message).__name__, item.message.run, error)
         if item.reply is not None:
             self.advance.work.replies.append((item.reply, error))
+
+    def take_off(self, item: Item) -> None:
+        """A row of the inbox goes with the next commit; should that fail, it is looked at again."""
+        work = self.advance.work
+        work.batch.inbox_done.append(item.inbox_no)
+        if not work.entries or work.entries[-1] is not item:
+            work.entries.append(item)
 
     def _fold_inner(self, message: m.Message) -> None:
         """A message from one run to another of this node: folded in the same batch."""
@@ -333,7 +340,7 @@ class Node:
                     and there.number == step.attempt
                     and there.epoch == epoch
                     and not there.left
-                    and not probing
+                    and (there.probing or not probing)
                 ):
                     there.step = step  # it still runs from before a reload (S14)
                     continue
@@ -381,6 +388,7 @@ class Node:
             return
         del self.advance.runs[run_id]
         run.decider.drop()
+        self.on_load.left(run_id)
         self.on_evict(run)
 
     def _left(self, run: LiveRun) -> None:
@@ -389,6 +397,7 @@ class Node:
             del self.advance.runs[run.id]
         self.resident.pop(run.id, None)
         run.decider.drop()
+        self.on_load.left(run.id)
         if run.id in self.waiters:
             self.tell(run.ended())
 

@@ -40,7 +40,8 @@ def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
                 reply.set_exception(value)
     node.queue.extendleft(entry for entry in reversed(again) if not isinstance(entry, Tick))
     if isinstance(error, StoreLost):
-        _lose(node, error)
+        log.error("the store is lost: %s", error)
+        let_go(node, error)
         return
     if isinstance(error, StoreUnavailable):
         if node.failed is None:
@@ -58,6 +59,7 @@ def _drop(node: Node, run: LiveRun) -> None:
         del node.advance.runs[run.id]
     node.resident.pop(run.id, None)
     run.decider.drop()
+    node.on_load.left(run.id)
     node.on_load(run.id, None)
 
 
@@ -94,16 +96,18 @@ def _set_aside(node: Node, run_id: str, reason: str) -> None:
     node.on_load.quarantine(run_id, Trouble("refused", reason), waiting)
 
 
-def _lose(node: Node, error: StoreLost) -> None:
-    """The store can keep nothing any more: stop for good, tell everyone (S27)."""
-    log.error("the store is lost: %s", error)
+def let_go(node: Node, error: StoreError) -> None:
+    """Nothing more is folded or written: everyone who waits is told why (S25, S27)."""
     node.lost = error
-    for entry in node.queue:
-        if isinstance(entry, Item) and entry.reply is not None and not entry.reply.done():
-            entry.reply.set_exception(error)
+    work = node.advance.work
+    waiting = [
+        entry.reply for entry in (*node.queue, *work.entries, *node.on_load.waiting()) if isinstance(entry, Item)
+    ]
+    waiting.extend(reply for reply, _ in work.replies)
+    waiting.extend(waiter for waiters in node.waiters.values() for waiter in waiters)
+    for waiter in (*waiting, *node.room):
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
     node.queue.clear()
-    for waiters in node.waiters.values():
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
     node.waiters.clear()
+    node.room.clear()

@@ -36,16 +36,13 @@ class Recovery:
 
     def install(self, entry: Install) -> None:
         """Fold a loaded run's way back: its recovery, what waited for it, what is due."""
-        node, run = self.loader.node, entry.run
+        node, run = self.loader.node, self._present(entry)
+        if run is None:
+            for item in entry.items:
+                self.loader(entry.run.id, item)
+            self.loader(entry.run.id, None)
+            return
         advance, work = node.advance, node.advance.work
-        present = advance.runs.get(run.id)
-        if present is not None and present is not run:
-            run.decider.drop()
-            run = present
-        elif present is None:
-            advance.runs[run.id] = run
-            if run.seq:
-                self._recovered(run)
         if run.decider.commands:
             advance._command(run)
         work.runs[run] = None
@@ -65,6 +62,25 @@ class Recovery:
                 self._fold(run, item)
         if run.life is Life.LIVE:
             advance.tick(run, advance.now)
+
+    def _present(self, entry: Install) -> LiveRun | None:
+        """The run in memory, which a loaded one becomes where there is none; None: it is to be read again."""
+        loader, run = self.loader, entry.run
+        runs = loader.node.advance.runs
+        if loader.joining.get(run.id) is entry:
+            del loader.joining[run.id]
+        present = runs.get(run.id)
+        if present is run:
+            return run
+        if present is not None or entry.stale or not entry.fresh:
+            run.decider.drop()
+            return present
+        runs[run.id] = run
+        if run.seq:
+            self._recovered(run)
+        if run.life is Life.LIVE:
+            self.doubtful(run)
+        return run
 
     def _fold(self, run: LiveRun, item: Item) -> None:
         node, message = self.loader.node, item.message
@@ -119,18 +135,23 @@ class Recovery:
             run,
             f.RunRecovered(advance.at(run), decider.asked_n, decider.asked_h, node.epoch, self.loader.name, due[:1000]),
         )
-        for key in due:
-            step = decider.open[key]
-            if step.spec.at_most_once and step.intent:
-                del decider.fresh[key]
-                if step.spec.probe is not None:
-                    advance.begin_probe(run, step)
-                else:
-                    advance.attention(
-                        run, "outcome_unknown", f"step {key} may have begun before its node died, and has no probe", key
-                    )
-                    return
         self.loader.suspects.carried(run)
+
+    def doubtful(self, run: LiveRun, *, resumed: bool = False) -> None:
+        """What may be done at most once and may have begun: its probe is asked, else a person (S16).
+
+        Shape: what began in this epoch still runs and is not in doubt, unless the run had stopped: `resumed`.
+        """
+        advance, decider = self.loader.node.advance, run.decider
+        doubtful = [step for step in decider.fresh.values() if step.spec.at_most_once and step.intent]
+        for step in doubtful:
+            if step.intent == advance.epoch and not resumed:
+                continue  # or it was not begun: nothing begins before its intent is durable
+            if step.spec.probe is None:
+                reason = f"step {step.key} may have begun before its node died or was stopped, and has no probe"
+                advance.attention(run, "outcome_unknown", reason, step.key)
+                return
+            advance.begin_probe(run, step)
 
 
 def from_snapshot(run: LiveRun, one: Loaded, history: Any, settings: Settings) -> bool:
@@ -188,4 +209,7 @@ def ended_child(row: RunRow, key: str) -> m.ChildDone:
 
 
 def _time(entry: Any) -> int:
-    return entry.message.at if isinstance(entry, Item) else 1 << 62
+    """When it was acknowledged: a start before all else, whatever clock it was told by; an outcome is folded last."""
+    if not isinstance(entry, Item):
+        return 1 << 62
+    return 0 if isinstance(entry.message, m.Start) else entry.message.at

@@ -79,6 +79,16 @@ def effective(known: Known, shape: str) -> Known:
     return kept
 
 
+def forced(known: Known) -> bool:
+    """Whether the run is being ended without its code: by the last word, for a retry takes that back."""
+    for _, fact in reversed(known):
+        if isinstance(fact, f.RunRetried):
+            return False
+        if isinstance(fact, f.CancelRequested) and fact.force:
+            return True
+    return False
+
+
 def groups(known: Known) -> Iterator[tuple[int, f.AnyFact, tuple[f.Decision, ...]]]:
     """Each cause with the decisions recorded behind it. A leading continue is a cause."""
     i, count = 0, len(known)

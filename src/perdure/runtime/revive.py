@@ -127,6 +127,7 @@ class Revive:
         stamp(decider.decisions, fact.at)
         advance.record(run, fact)
         work = advance.work
+        work.entries.append(item)
         if item.inbox_no:
             work.batch.inbox_done.append(item.inbox_no)
         if item.message.request:
@@ -166,6 +167,8 @@ class Revive:
                 node.advance.message(run, message)
             elif message.request:
                 node.advance.work.runs[run] = None
+            if run.life is Life.LIVE:
+                self.loader.recovery.doubtful(run, resumed=True)
             node.wake()
         except PerdureError as error:
             self._refused(run, item, error)
@@ -189,6 +192,7 @@ class Revive:
             for key in list(present.decider.open):
                 node.pools.abandon(run_id, key)
             present.decider.drop()
+            self.loader.left(run_id)
         self._force(one, known, item)
         return True
 
@@ -259,6 +263,7 @@ class Revive:
             )
         )  # fmt: skip
         work.starts[run.id] = (run, item)
+        work.entries.append(item)
         for _, fact in kept:
             advance.write(run, fact)
         asked = list(run.decider.children.values())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perdure.settings import Settings
 
 # Raised whenever a fold is written otherwise: older snapshots are then left aside.
-FORMAT: Final = 1
+FORMAT: Final = 2
 DIGEST: Final = 16
 # A snapshot may be this part of a batch at most: a run with larger results is folded from its facts.
 PART: Final = 4

@@ -59,6 +59,10 @@ class Suspects:
         self.note = Note(serves=self.serves)
         loader.suspects = self
         node.on_commit.append(self._committed)
+        if (
+            self.verdict.back
+        ):  # those to be carried first may have ended meanwhile: a minute's life releases in any case
+            node.loop.call_later(MINUTE_S, self._lived, self.note)
 
     def may_carry(self, run_id: str) -> bool:
         """Whether a recovered run with marked steps may begin them now."""
@@ -75,10 +79,12 @@ class Suspects:
             self.note.carried.append(run.id)
             self.node.advance.work.batch.note = msgspec.json.encode(self.note)
             if first:
-                self.node.loop.call_later(MINUTE_S, self._lived)
+                self.node.loop.call_later(MINUTE_S, self._lived, self.note)
 
-    def _lived(self) -> None:
+    def _lived(self, note: Note) -> None:
         """A minute has passed since marked steps were begun: they do not kill at once."""
+        if note is not self.note:  # others were carried since, and have their own minute
+            return
         self.note.lived = True
         self._write()
         self._release()
@@ -108,3 +114,6 @@ class Suspects:
         back, self.verdict = self.verdict.back, Suspicion(frozenset(), self.verdict.condemned)
         for run_id in sorted(back):
             self.loader(run_id, None)
+        if self.loader.kept_back & back:
+            self.loader.kept_back -= back
+            self.node.rescan()

@@ -38,12 +38,15 @@ class Tick:
 
 
 class Install:
-    """A loaded run joins those in memory, with the messages that waited for it."""
+    """A loaded run joins those in memory, with the messages that waited for it.
 
-    __slots__ = ("items", "run")
+    Shape: `fresh`: it was read from the store; `stale`: it has moved since, so that it is to be read again.
+    """
 
-    def __init__(self, run: LiveRun, items: list[Item]) -> None:
-        self.run, self.items = run, items
+    __slots__ = ("fresh", "items", "run", "stale")
+
+    def __init__(self, run: LiveRun, items: list[Item], *, fresh: bool = False) -> None:
+        self.run, self.items, self.fresh, self.stale = run, items, fresh, False
 
 
 class Probe:

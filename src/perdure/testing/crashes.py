@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from math import comb
 from typing import Any, Literal, NamedTuple
 
-from perdure.errors import BadCall, NeedsAttention, RunCancelled, RunFailed
+from perdure.errors import BadCall, NeedsAttention, RunCancelled, RunFailed, UnknownRun
 from perdure.model.workflow import WorkflowSpec
 from perdure.testing.faults import FaultKind, SimulatedCrash
 from perdure.testing.machine import Opener
@@ -87,7 +88,10 @@ class Explorer:
             for point in points:
                 kind: FaultKind = "crash_before" if point.side == "before" else "crash_after"
                 world.store.fail_at(point.commit, kind)
-            ended, crashed = self._driven(world, len(points))
+            try:
+                ended, crashed = self._driven(world, len(points))
+            except UnknownRun:
+                raise CrashDifference(points, "the start was acknowledged, and is lost") from None
             commits = world.store.commits
             if crashed < len(points):
                 raise CrashDifference(points, f"only {crashed} of them took place: is the workflow deterministic?")
@@ -100,15 +104,23 @@ class Explorer:
         return ended, commits
 
     def _driven(self, world: World, most: int) -> tuple[Ended, int]:
-        """Start the run and wait for its end, again after each crash. Once acknowledged it must be there."""
+        """Start the run and wait for its end, again after each crash.
+
+        Raises: `UnknownRun` when its start was acknowledged, and it is not there.
+        """
         if self.prepare is not None:
             self.prepare(world, RUN)
         acknowledged = False
+
+        async def started() -> None:
+            nonlocal acknowledged
+            await world.engine.start(self.workflow, *self.args, id=RUN, **self.kwargs)
+            acknowledged = True
+
         for crashed in range(most + 1):
             try:
                 if not acknowledged:
-                    world.start(self.workflow, *self.args, id=RUN, **self.kwargs)
-                    acknowledged = True
+                    world.play(started())
                 return _ended(world), crashed
             except SimulatedCrash:
                 continue
@@ -150,21 +162,26 @@ def run_with_crashes(
         workflow, args, kwargs, serve=serve, store=store, seed=seed, prepare=prepare, check=check, settings=settings
     )
     expected, commits = explorer.ended(())
+    least = sum(comb(commits, crashes) * 2**crashes for crashes in range(1, crash_depth + 1))
+    if least > WORLDS_MAX:
+        raise _too_many(workflow, crash_depth)
     level: list[tuple[tuple[Point, ...], int]] = [((), commits)]
     for _ in range(crash_depth):
         following = []
         for earlier, total in level:
             for points in explorer.deeper(earlier, total):
                 if explorer.worlds >= WORLDS_MAX:
-                    raise BadCall(
-                        f"more than {WORLDS_MAX:,} worlds: crash_depth={crash_depth} is too much for {workflow.name}"
-                    )
+                    raise _too_many(workflow, crash_depth)
                 ended, reached = explorer.ended(points)
                 if ended != expected and not (allow is not None and allow(ended)):
                     raise CrashDifference(points, f"the run ended {ended}, and without crashes {expected}")
                 following.append((points, reached))
         level = following
     return Exploration(expected, explorer.worlds, commits, explorer.crashes)
+
+
+def _too_many(workflow: WorkflowSpec, depth: int) -> BadCall:
+    return BadCall(f"more than {WORLDS_MAX:,} worlds: crash_depth={depth} is too much for {workflow.name}")
 
 
 def _ended(world: World) -> Ended:

@@ -79,7 +79,7 @@ def draw_graph(
     build = GraphBuilder(name, parameters=["n"])
     steps: list[StepRef] = []
     for number in range(random.randint(2, max(2, size))):
-        if depth and random.random() < 0.08:
+        if depth and random.random() > 0.92:
             steps.append(_child(build, random, steps, f"s{number}", depth - 1))
         else:
             steps.append(_step(build, random, steps, f"s{number}", fails=fails))
@@ -90,9 +90,9 @@ def _step(build: GraphBuilder, random: Random, steps: list[StepRef], name: str, 
     needs = random.sample(steps, min(len(steps), random.choice((0, 1, 1, 2, 3))))
     values, after, join = _needs(random, needs)
     given: dict[str, Any] = {"name": name, "after": after, "join": join}
-    if needs and random.random() < 0.25:
+    if needs and random.random() > 0.75:
         given["when"] = _Even(random.choice(needs).step)
-    if values and random.random() < 0.15:
+    if values and random.random() > 0.85:
         listed = build.add(spread, name=f"{name}_list", args={"values": values, "n": random.randint(0, 3)})
         return build.add(double, name=name, args={"value": listed}, map="value")
     kinds: list[Any] = [total, total, total, second_try, *([refused] if fails else [])]

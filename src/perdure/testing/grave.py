@@ -40,6 +40,7 @@ def _silence(engine: Engine) -> set[asyncio.Task[None]]:
     node.pools.processes.stop()
     for run in list(node.advance.runs.values()):
         run.decider.drop()
+    engine.loader.drop()
     return {attempt.task for attempt in attempts if attempt.task is not None}
 
 

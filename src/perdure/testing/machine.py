@@ -169,7 +169,11 @@ class Machine:
 
         Raises: `AtRest` when it waits for what can never happen; `SimulatedCrash` when a planned crash took place.
         """
-        assert self.engine is not None
+        try:
+            assert self.engine is not None
+        except SimulatedCrash:  # at its very start
+            scenario.close()
+            raise
         return self._drive(scenario)
 
     def _drive(self, scenario: Coroutine[Any, Any, T]) -> T:

@@ -89,12 +89,27 @@ async def endless() -> None:
 
 def not_done(n: int) -> int:
     """A probe that says the attempt before had no effect."""
+    _done("probe")
     raise NotDone(f"{n} was not sent")
 
 
 @task(at_most_once=True, probe=not_done)
 async def send_once(n: int) -> int:
     _done("send_once")
+    return n
+
+
+def unsure(n: int, fails: int) -> int:  # noqa: ARG001 - a probe is given what the task is
+    """A probe that says the attempt before had no effect."""
+    return not_done(n)
+
+
+@task(at_most_once=True, probe=unsure, retry=RETRY)
+async def send_unsure(n: int, fails: int) -> int:
+    """Leaves its outcome unknown so often, then gives `n`."""
+    _done("send_unsure")
+    if attempt() <= fails:
+        raise Wanted(f"attempt {attempt()}")
     return n
 
 
@@ -224,11 +239,16 @@ async def _once(n: int) -> int:
     return await send_once(n)
 
 
+async def _unsure(n: int, fails: int) -> int:
+    return await send_unsure(n, fails)
+
+
 OPERATIONS: dict[str, Callable[..., Awaitable[int]]] = {
     "step": _step, "sync": _sync, "sleep": _sleep, "gather": _gather, "group": _group, "signal": _signal,
     "child": _child, "detach": _detach, "flaky": _flaky, "caught": _caught, "book": _book, "attempted": _attempted,
     "fail": _fail, "within": _within, "stop": _stop, "tell": _tell, "set": _set, "chance": _chance, "patch": _patch,
     "once": _once,
+    "unsure": _unsure,
 }  # fmt: skip
 # "again" (continue as new with another program) is performed by the workflow itself, and stands last in a program.
 KINDS: tuple[str, ...] = (*OPERATIONS, "again")
@@ -240,13 +260,13 @@ KINDS: tuple[str, ...] = (*OPERATIONS, "again")
 def draw_program(random: Random, size: int = 6, *, fails: bool = True) -> Program:
     """A program of about so many operations; the same random state draws the same program.
 
-    Shape: `fails`: it may end in failure.
+    Shape: `fails`: it may end in failure. What is small in the state draws what is simple, so that examples shrink.
     """
     program = [_drawn(random, 2, root=True) for _ in range(random.randint(1, size))]
-    if fails and random.random() < 0.2:
+    if fails and random.random() > 0.8:
         program.append(["fail", random.randint(1, 9)])
-    elif random.random() < 0.25:
-        program.append(["again", draw_program(random, max(1, size // 2), fails=False)])
+    elif size > 1 and random.random() > 0.7:
+        program.append(["again", draw_program(random, size // 2, fails=False)])
     return program
 
 
@@ -255,12 +275,12 @@ def _drawn(random: Random, depth: int, *, root: bool = False) -> Program:
     simple: list[Program] = [
         ["step", n], ["sync", n], ["sleep", seconds], ["flaky", n, random.randint(1, 3)], ["caught", n], ["book", n],
         ["within", seconds, seconds * random.choice((0.5, 2))], ["stop", seconds], ["tell", n], ["set", n],
-        ["chance"], ["once", n],
+        ["chance"], ["once", n], ["unsure", n, random.randint(1, 3)],
     ]  # fmt: skip
     if root:
         simple += [["signal", random.choice(SIGNALS)]] * 2
         simple.append(["patch", f"p{n}"])
-    if depth and random.random() < 0.4:
+    if depth and random.random() > 0.6:
         return _nested(random, depth - 1, root=root)
     return random.choice(simple)
 
@@ -274,7 +294,7 @@ def _nested(random: Random, depth: int, *, root: bool) -> Program:
         return [kind, *branches]
     own = root and kind == "attempted"
     inside = [_drawn(random, depth, root=own) for _ in range(random.randint(1, 2))]
-    if kind == "attempted" and random.random() < 0.6:
+    if kind == "attempted" and random.random() > 0.4:
         inside.append(["fail", 1])
     return [kind, inside]
 

@@ -69,11 +69,11 @@ class World(Machine):
 
     def rows(self) -> list[RunRow]:
         """All runs, the oldest first."""
-        return self.play(self.store.find(Query(order="old", limit=10_000)))
+        return self.play(self.engine.store.find(Query(order="old", limit=10_000)))
 
     def history(self, run: Handle | str) -> list[f.AnyFact]:
         """The run's facts of all generations, decoded."""
-        loaded = self.play(self.store.load([_id(run)], whole=True))
+        loaded = self.play(self.engine.store.load([_id(run)], whole=True))
         return [f.decode_fact(body) for _, body, _ in loaded[0].facts]
 
     def audit(self, run: Handle | str) -> AuditReport:

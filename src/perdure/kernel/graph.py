@@ -82,6 +82,9 @@ class Graph(Decider):
         self._after()
 
     def _on_child_ended(self, fact: f.ChildEnded) -> None:
+        if self.intent is not None and fact.status == "completed":
+            i = self.children[fact.key].target  # nothing follows from it but that a retry keeps it
+            self.states[i], self.results[i] = SUCCEEDED, bytes(fact.result)
         Decider._on_child_ended(self, fact)
         self._after()
 

@@ -437,7 +437,7 @@ class Advance:
         return (
             run.ref, life.value, run.seq, run.head, decider.asked_n, decider.asked_h, run.generation, self.epoch,
             run.due,
-            wait, run.variables, run.outcome, run.definition, now, now if ended else None,
+            wait, run.variables, run.outcome, run.definition, now, decider.now if ended else None,
         )  # fmt: skip
 
     def _wait(self, run: LiveRun, decider: Decider) -> bytes:

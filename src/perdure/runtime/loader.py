@@ -88,11 +88,9 @@ class Loader:
         self.node.post(install)
 
     def waiting(self) -> Iterator[Any]:
-        """All that waits for a run that is not in memory."""
+        """All that waits for a run to be read."""
         for entries in (*self.wanted.values(), *self.group.values()):
             yield from entries
-        for install in self.joining.values():
-            yield from install.items
 
     def drop(self) -> None:
         """What was read and has not joined leaves memory."""

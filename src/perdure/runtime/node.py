@@ -334,6 +334,8 @@ class Node:
                 step: Any = wanted.step if isinstance(wanted, Probe) else wanted
                 if step.key not in run.decider.open or (not probing and step.due is not None):
                     continue
+                if isinstance(wanted, Probe) and wanted.number != step.attempt:
+                    continue  # what was in doubt is known by now
                 there = running.get((run.id, step.key))
                 if (
                     there is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from perdure.errors import StoreError, StoreLost, StoreUnavailable
 from perdure.kernel.decider import Trouble
-from perdure.runtime.work import Item, Tick, Work, run_of
+from perdure.runtime.work import Install, Item, Tick, Work, run_of
 from perdure.state.store import BatchRefused
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def let_go(node: Node, error: StoreError) -> None:
     """Nothing more is folded or written: everyone who waits is told why (S25, S27)."""
     node.lost = error
     work = node.advance.work
-    waiting = [
-        entry.reply for entry in (*node.queue, *work.entries, *node.on_load.waiting()) if isinstance(entry, Item)
-    ]
+    loaded = [item for entry in node.queue if isinstance(entry, Install) for item in entry.items]
+    told = (*node.queue, *loaded, *work.entries, *node.on_load.waiting())
+    waiting = [entry.reply for entry in told if isinstance(entry, Item)]
     waiting.extend(reply for reply, _ in work.replies)
     waiting.extend(waiter for waiters in node.waiters.values() for waiter in waiters)
     for waiter in (*waiting, *node.room):

@@ -61,6 +61,8 @@ class Recovery:
             else:
                 self._fold(run, item)
         if run.life is Life.LIVE:
+            self.doubtful(run)
+        if run.life is Life.LIVE:
             advance.tick(run, advance.now)
 
     def _present(self, entry: Install) -> LiveRun | None:
@@ -78,8 +80,6 @@ class Recovery:
         runs[run.id] = run
         if run.seq:
             self._recovered(run)
-        if run.life is Life.LIVE:
-            self.doubtful(run)
         return run
 
     def _fold(self, run: LiveRun, item: Item) -> None:
@@ -105,6 +105,9 @@ class Recovery:
                         node.advance.work.batch.inbox_done.append(item.inbox_no)
                     if item.reply is not None:
                         node.advance.work.replies.append((item.reply, run.id))
+            elif isinstance(message, m.Cancel) and message.force:
+                node.advance.work.entries.pop()  # a run that had not begun has by now: it is ended without its code
+                self.loader(run.id, item)
             elif isinstance(message, m.Retry | m.Fork):
                 raise WrongState(f"run {run.id} has not ended: there is nothing to retry or overwrite")
             else:

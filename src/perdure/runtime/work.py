@@ -50,12 +50,15 @@ class Install:
 
 
 class Probe:
-    """A step whose probe is to be run in place of its function. Shape: `after` is the attempt in doubt; None: a crash."""
+    """A step whose probe is to be run in place of its function.
 
-    __slots__ = ("after", "step")
+    Shape: `after` is the attempt in doubt (None: a crash), `number` that which the step was at.
+    """
+
+    __slots__ = ("after", "number", "step")
 
     def __init__(self, step: Activity, after: Attempt | None = None) -> None:
-        self.step, self.after = step, after
+        self.step, self.after, self.number = step, after, step.attempt
 
 
 Entry = Any  # Item | Tick | Install | Attempt: told apart by type on the hot path

@@ -18,7 +18,9 @@ from perdure.model.run import HistoryEntry, Life, RunRow, WorkflowState, micros,
 from perdure.model.text import escape
 from perdure.monitoring.progress import lasting
 from perdure.runtime.client import Client
+from perdure.runtime.definitions import HASH_DIGITS
 from perdure.runtime.desk import ways_out
+from perdure.runtime.length import WARN_AT, remedy
 
 VALUE_MAX = 2_000
 STEPS_MAX = 10
@@ -43,10 +45,11 @@ async def _show(session: Session, run: str) -> None:
     async with session.client() as client:
         row, state = await client.row(run), await client.state(run)
         result, engine = await result_of(client, row), await engine_of(client)
+        most = client.settings.history_max
     if session.json:
         put_json(run_data(row, state, result, is_served(row, engine)))
         return
-    for name, text in _facts(row, state, result, engine):
+    for name, text in _facts(row, state, result, engine=engine, most=most):
         put(f"{style(f'{name:<10}', dim=True)}{text}")
 
 
@@ -61,7 +64,7 @@ async def result_of(client: Client | Any, row: RunRow) -> bytes | None:
 
 
 def _facts(
-    row: RunRow, state: WorkflowState, result: bytes | None, engine: EngineSeen | None
+    row: RunRow, state: WorkflowState, result: bytes | None, *, engine: EngineSeen | None, most: int
 ) -> Iterator[tuple[str, str]]:
     now = datetime.now(UTC)
     yield "run", style(row.id, bold=True)
@@ -80,6 +83,7 @@ def _facts(
         yield "until", clock(when(row.wait.due))
     yield from _times(row, now)
     yield "steps", _steps(state)
+    yield from _long(row, state, most)
     for line in _troubled(state, now):
         yield "", line
     for name, value in state.variables.items():
@@ -124,6 +128,15 @@ def _steps(state: WorkflowState) -> str:
     if state.metadata.wait.open and state.status not in {"completed", "failed", "cancelled"}:
         shown.append(f"{state.metadata.wait.open:,} open")
     return f"{', '.join(shown)}  ({len(state.history):,} facts)"
+
+
+def _long(row: RunRow, state: WorkflowState, most: int) -> Iterator[tuple[str, str]]:
+    """How long the generation's history is, when it comes near its limit."""
+    kinds = [entry.kind for entry in reversed(state.history)]
+    count = kinds.index("run_continued") + 1 if "run_continued" in kinds else len(kinds)
+    if not row.life.ended and count * 100 >= most * WARN_AT:
+        kind = "graph" if len(row.definition) == HASH_DIGITS else "flow"
+        yield "history", f"{count:,} facts in this generation, of at most {most:,} (history_max): {remedy(kind)}"
 
 
 def _troubled(state: WorkflowState, now: datetime) -> Iterator[str]:

@@ -66,6 +66,7 @@ class Decider:
         self.depth = 0
         self.now = 0
         self.seq = 0
+        self.first = 1  # the fact that the generation begins with
         self.generation = 1
         self.steps_generation = 1
         self.asked_n = 0
@@ -241,6 +242,9 @@ class Decider:
         step = self.open.get(fact.key)
         if step is not None:
             step.intent = fact.epoch
+            if step.due is not None:  # a retry that is about to begin waits no more
+                step.due = None
+                self.fresh[fact.key] = step
 
     def _on_resumed(self, _: f.RunResumed) -> None:
         """A compensation that had failed for good is tried again (S19)."""

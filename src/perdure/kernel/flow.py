@@ -85,7 +85,7 @@ class Flow(Decider, FlowLoop):
 
     def _on_continued(self, fact: f.RunContinued) -> None:
         self.seed, self.generation, self.steps_generation = fact.seed, fact.generation, fact.generation
-        self.depth = fact.depth
+        self.depth, self.first = fact.depth, self.seq
         for name, value in fact.signals:
             self._signals.keep(name, value)
         self.variables.values = msgspec.json.decode(fact.variables)

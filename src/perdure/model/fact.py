@@ -209,6 +209,7 @@ Cause = Literal[
     "blocked",
     "refused",
     "suspect",
+    "too_long",
     "damaged",
 ]
 

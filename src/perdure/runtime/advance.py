@@ -22,7 +22,7 @@ from perdure.model.command import Abandon, CancelChild, SendSignal, StartChild
 from perdure.model.failure import Failure
 from perdure.model.payload import blob_ref
 from perdure.model.run import Life, Outcome, Wait
-from perdure.runtime import definitions, snapshots
+from perdure.runtime import definitions, length, snapshots
 from perdure.runtime.handlers import HANDLERS
 from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import make
@@ -96,6 +96,8 @@ class Advance:
         continued = self._follow(run)
         if continued is not None:
             self._continue(run, continued)
+        if run.seq >= run.look_at and type(fact) is not f.RunResumed:
+            length.look(self, run)
 
     def _turn(self, run: LiveRun, fact: f.AnyFact) -> None:
         self.write(run, fact)
@@ -144,6 +146,7 @@ class Advance:
             self._command(run)
             self._forget_progress(run)
             run.decider.drop()
+            run.look_at = 0
             run.generation = following.generation
             run.definition = run.spec.definition_hash
             run.decider = make(run.id, run.spec, self.catalogue, self.limits)

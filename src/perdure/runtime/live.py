@@ -32,11 +32,13 @@ class LiveRun:
     """Shape: `seq`, `head` are those of the last fact folded, committed or not; `batch` is the batch that holds its
     newest facts, None when all are committed; `marked` are steps that were due when the owner before died (S15);
     `kept` is the hash of the definition that the store keeps for it, where it is a graph; `snapped` the fact of the
-    snapshot that the store has (0: none), `snapshot_at` the one from which on the next is taken (0: never).
+    snapshot that the store has (0: none), `snapshot_at` the one from which on the next is taken (0: never); from the
+    fact `look_at` on its history is looked at for its length (0: that is not planned yet).
     """
 
     __slots__ = (
-        "batch", "decider", "definition", "due", "generation", "head", "id", "input_hash", "kept", "life", "marked",
+        "batch", "decider", "definition", "due", "generation", "head", "id", "input_hash", "kept", "life", "look_at",
+        "marked",
         "outcome", "owner", "parent", "parent_key", "progress", "ref", "requests", "seq", "snapped", "snapshot_at",
         "spec", "variables", "wait",
     )  # fmt: skip
@@ -59,7 +61,7 @@ class LiveRun:
         self.progress: dict[str, bytes] = {}
         self.batch: object | None = None
         self.kept = ""
-        self.snapped = self.snapshot_at = 0
+        self.snapped = self.snapshot_at = self.look_at = 0
         self.owner = 0
         self.marked: set[str] = set()
 

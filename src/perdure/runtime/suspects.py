@@ -86,7 +86,7 @@ class Suspects:
         if note is not self.note:  # others were carried since, and have their own minute
             return
         self.note.lived = True
-        self._write()
+        self.keep()
         self._release()
 
     def _committed(self, work: Work) -> None:
@@ -99,10 +99,11 @@ class Suspects:
             if run.id == attempt.run_id
         ):
             self.note.outcomes += 1
-            self._write()
+            self.keep()
             self._release()
 
-    def _write(self) -> None:
+    def keep(self) -> None:
+        """Let the next commit keep the note, and the engine's time with it."""
         self.node.advance.work.batch.note = msgspec.json.encode(self.note)
         self.node.wake()
 

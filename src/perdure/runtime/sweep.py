@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("perdure.sweep")
 PAGE = 500
 RETENTION_EVERY_S = 5.0
+# A wall that is so far behind cannot tell the next engine what time it is: then the clock is kept so often.
+BEHIND_US = 1_000_000
+CLOCK_EVERY_US = 60_000_000
 
 
 class Sweep:
@@ -77,6 +80,7 @@ class Sweep:
                 if self.recovering:
                     await self._recover()
                 await self._due()
+                self._clock()
                 node.keep_progress()
             except StoreError as error:
                 log.warning("sweeping: %s", error)
@@ -93,6 +97,16 @@ class Sweep:
                     self.queue.take(row)
             if len(rows) < PAGE:
                 return
+
+    def _clock(self) -> None:
+        """See to it that a wall set forward wakes who is due, and that one set back costs a minute at most (S12)."""
+        node = self.node
+        now = node.clock.now_us()
+        if node.dues and node.dues[0][0] <= now and node.failed is None and node.lost is None:
+            node.ring()
+        if now - node.clock.wall_us() > BEHIND_US and now - node.advance.now > CLOCK_EVERY_US:
+            node.advance.now = now
+            self.loader.suspects.keep()
 
     async def _due(self) -> None:
         """Load the runs out of memory that are due, the earliest first."""

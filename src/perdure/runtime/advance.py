@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.errors import Blocked, IdInUse, UnknownWorkflow
+from perdure.errors import IdInUse, UnknownWorkflow
 from perdure.kernel import attempt as attempts
-from perdure.kernel.decider import Decider, Trouble
+from perdure.kernel.decider import Decider
 from perdure.kernel.flow import Limits
 from perdure.model import fact as f
 from perdure.model import message as m
@@ -99,23 +99,7 @@ class Advance:
 
     def _turn(self, run: LiveRun, fact: f.AnyFact) -> None:
         self.write(run, fact)
-        decider = run.decider
-        watchdog = self.watchdog
-        watchdog.serial += 1
-        watchdog.what = decider
-        try:
-            decider.on(fact, run.seq)
-        except Blocked:
-            watchdog.what = None
-            decider.trouble = Trouble(
-                "blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s"
-            )
-        watchdog.what = None
-        if watchdog.fired and watchdog.fired == watchdog.serial:
-            watchdog.fired = 0
-            decider.trouble = Trouble(
-                "blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s"
-            )
+        self.watchdog.fold(run.decider, fact, run.seq)
 
     def _follow(self, run: LiveRun) -> f.RunContinued | None:
         """What a turn led to: trouble, decisions, commands. Gives a continuation for its caller to begin."""

@@ -44,7 +44,6 @@ class Pools:
         self.expiries: dict[int, deque[tuple[float, Attempt]]] = {}
         self.stopping = False
         self.said: dict[tuple[str, str], bytes] = {}
-        self.said_at: dict[tuple[str, str], float] = {}
 
     # --- beginning and ending ------------------------------------------------------------------------
 
@@ -251,18 +250,22 @@ class _Driven:
         self.pools, self.attempt, self.context = pools, attempt, context
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        pools, context, watchdog = self.pools, self.context, self.pools.watchdog
-        watchdog.serial += 1
-        watchdog.what = self.attempt
+        pools, context, watchdog, attempt = self.pools, self.context, self.pools.watchdog, self.attempt
         try:
-            coro = context.run(self.attempt.call)
+            coro = context.run(attempt.call)
             if not hasattr(coro, "send"):
                 return coro
             step: Callable[..., Any] = coro.send
             value: Any = None
             while True:
-                yielded = context.run(step, value)
-                watchdog.what = None
+                watchdog.serial = serial = watchdog.serial + 1
+                try:
+                    watchdog.what = attempt
+                    yielded = context.run(step, value)
+                finally:
+                    watchdog.what = None
+                    if watchdog.fired == serial:
+                        watchdog.revoke()
                 if pools.fifo:
                     pools._wake()
                 try:
@@ -270,11 +273,7 @@ class _Driven:
                     step = coro.send
                 except BaseException as error:  # noqa: BLE001 - cancellation and failures alike go into the attempt's code
                     value, step = error, coro.throw
-                watchdog.serial += 1
-                watchdog.what = self.attempt
         except StopIteration as stop:
             return stop.value
         except Blocked:
             raise TimeoutError(f"it blocked the event loop for more than {pools.settings.block_max_s:g}s") from None
-        finally:
-            watchdog.what = None

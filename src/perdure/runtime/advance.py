@@ -5,9 +5,9 @@ Nothing here is shown to anyone: the node commits what was gathered, then acts o
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from perdure.runtime.watchdog import Watchdog
     from perdure.settings import Settings
 
+log = logging.getLogger("perdure.advance")
 PYTHON = platform.python_version()
 encode_json = msgspec.json.Encoder().encode
 # Waits that hold nothing but a number of open steps, and their encodings: most commits write one of few.
@@ -48,7 +49,10 @@ _NOT_DECLARED = "its outcome is unknown: an exception that it does not declare l
 
 
 class Advance:
-    """Folds messages into runs and gathers the next commit in `work`."""
+    """Folds messages into runs and gathers the next commit in `work`.
+
+    Shape: `late` counts outcomes, of attempts and children, that came when nobody waited for them any more.
+    """
 
     def __init__(self, catalogue: Registry, settings: Settings, epoch: int, watchdog: Watchdog) -> None:
         self.catalogue, self.settings, self.epoch, self.watchdog = catalogue, settings, epoch, watchdog
@@ -60,8 +64,6 @@ class Advance:
         self.pending: deque[m.Message] = deque()
         self.now = 0
         self.late = 0
-        self.undelivered = 0
-        self.begun: Callable[[LiveRun], None] | None = None
 
     # --- writing -----------------------------------------------------------------------------------
 
@@ -289,6 +291,7 @@ class Advance:
         step = decider.open.get(attempt.key)
         if step is None or step.attempt != attempt.number or attempt.epoch != self.epoch or step.due is not None:
             self.late += 1
+            log.info("late, and dropped: attempt %d of step %s of run %s", attempt.number, attempt.key, run.id)
             return
         failure = attempt.failure
         if failure is None:

@@ -7,13 +7,14 @@ what its code still does is of no account, but its place stays taken until it en
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from typing import Any
 
 from perdure.clock import Clock
-from perdure.errors import Blocked, NotDone
+from perdure.errors import Blocked
 from perdure.model.failure import Failure
 from perdure.runtime.attempt import Attempt, current
 from perdure.runtime.processes import ProcessPool
@@ -22,17 +23,23 @@ from perdure.runtime.watchdog import Watchdog
 from perdure.scheduling.fifo import Fifo
 from perdure.settings import Settings
 
+log = logging.getLogger("perdure.pools")
 # A worker that never had to wait gives way to the loop after so many attempts.
 STREAK_MAX = 256
 
 
 class Pools:
-    """All pools of a node. Shape: `running` holds attempts by (run, key) until their outcome is committed."""
+    """All pools of a node.
+
+    Shape: `running` holds attempts by (run, key) until their outcome is committed; `late` counts outcomes that came when
+           the attempt was over already.
+    """
 
     def __init__(self, settings: Settings, clock: Clock, ended: Callable[[Attempt], None], watchdog: Watchdog) -> None:
         self.settings, self.clock, self.watchdog = settings, clock, watchdog
         self.ended = ended
         self.running: dict[tuple[str, str], Attempt] = {}
+        self.late = 0
         self.payload_max = settings.payload_max
         self.loop = asyncio.get_running_loop()
         self.context = copy_context()
@@ -83,6 +90,9 @@ class Pools:
         if not attempt.done and not attempt.left:
             attempt.done = True
             self.ended(attempt)
+        elif attempt.late:
+            self.late += 1
+            log.info("late, and dropped: attempt %d of step %s of run %s", attempt.number, attempt.key, attempt.run_id)
 
     def abandon(self, run_id: str, key: str) -> None:
         """Nobody wants the attempt any more: stop it where that is possible, and tell nothing."""
@@ -197,16 +207,12 @@ class Pools:
             context = self.context.copy()
             context.run(current.set, attempt)
             try:
-                value = await _Driven(self, attempt, context)
-                if not attempt.done:
-                    attempt.succeed(value, self.payload_max)
+                attempt.succeed(await _Driven(self, attempt, context), self.payload_max)
             except asyncio.CancelledError as error:
                 if not (attempt.done or attempt.left or self.stopping):
                     attempt.fail(error)
                 while me.cancelling():
                     me.uncancel()
-            except NotDone as error:
-                attempt.fail(error)
             except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the node's
                 attempt.fail(error)
             finally:

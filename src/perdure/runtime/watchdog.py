@@ -83,11 +83,13 @@ class Watchdog:
     def interrupt(self, serial: int) -> None:
         """Interrupt this piece of code, if it is still there."""
         what = self.what
+        if what is None or self.serial != serial:
+            return
+        log.warning("%s blocks the event loop for more than %gs: it is interrupted", name_of(what), self._limit)
         # From this look to the raise there is no call of Python code: the loop's thread cannot go on in between.
         if self.what is not None and self.serial == serial:
             self.fired = serial
             _raise_in(self._thread_id, _BLOCKED)
-            log.warning("%s blocks the event loop for more than %gs: it is interrupted", name_of(what), self._limit)
 
 
 def name_of(what: Any) -> str:

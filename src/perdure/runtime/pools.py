@@ -26,6 +26,8 @@ from perdure.settings import Settings
 log = logging.getLogger("perdure.pools")
 # A worker that never had to wait gives way to the loop after so many attempts.
 STREAK_MAX = 256
+# A timer of the loop may be so much ahead of the engine's clock: what is over then, is over. Units: microseconds.
+EARLY_US = 500
 
 
 class Pools:
@@ -59,8 +61,8 @@ class Pools:
         threads = asyncs = False
         for attempt in attempts:
             self.running[attempt.run_id, attempt.key] = attempt
-            if attempt.deadline_at is not None:
-                self._expire_in(max(0, attempt.deadline_at - self.clock.now_us()), attempt)
+            if attempt.deadline_at is not None and self._too_late(attempt, attempt.deadline_at):
+                continue
             pool = attempt.pool if attempt.probing else attempt.spec.pool
             if pool == "async":
                 self.fifo.add(attempt, attempt.spec)
@@ -74,6 +76,19 @@ class Pools:
             self._wake()
         if threads:
             self.threads.dispatch()
+
+    def _too_late(self, attempt: Attempt, deadline_at: int) -> bool:
+        """Whether the step's deadline was over before this attempt began; else it is looked at again then."""
+        if attempt.probing:  # what became of an earlier attempt may be asked at any time
+            attempt.deadline_at = None
+            return False
+        left = deadline_at - self.clock.now_us()
+        if left > 0:
+            self._expire_in(left, attempt)
+            return False
+        attempt.declared = True  # it has not begun: there is no doubt about its effect
+        self._over_deadline(attempt)
+        return True
 
     def started(self, attempt: Attempt) -> None:
         """An attempt begins now: its time runs."""
@@ -127,7 +142,7 @@ class Pools:
         queue, now = self.expiries[micros], self.clock.monotonic()
         while queue:
             at, attempt = queue[0]
-            if at > now + 0.0005 and not attempt.done:
+            if at > now + EARLY_US / 1e6 and not attempt.done:
                 self.loop.call_later(at - now, self._expire, micros)
                 return
             queue.popleft()
@@ -138,17 +153,21 @@ class Pools:
     def _over(self, attempt: Attempt, now: float) -> None:
         spec = attempt.spec
         spent = self.clock.now_us() - attempt.started
-        if attempt.deadline_at is not None and attempt.started + spent >= attempt.deadline_at:
-            self._timed_out(attempt, "deadline", f"the step's deadline of {(spec.deadline_us or 0) / 1e6:g}s is over")
-        elif spec.timeout_us is not None and spent + 500 >= spec.timeout_us:
+        if attempt.deadline_at is not None and self.clock.now_us() + EARLY_US >= attempt.deadline_at:
+            self._over_deadline(attempt)
+        elif spec.timeout_us is not None and spent + EARLY_US >= spec.timeout_us:
             self._timed_out(attempt, "timeout", f"attempt {attempt.number} took more than {spec.timeout_us / 1e6:g}s")
         elif spec.heartbeat_us is not None:
             silent = now - attempt.beat_at
             left = spec.heartbeat_us / 1e6 - silent
-            if left <= 0.0005:
+            if left * 1e6 <= EARLY_US:
                 self._timed_out(attempt, "heartbeat", f"no heartbeat for {silent:.3g}s")
             else:
                 self._expire_in(max(1, round(left * 1e6)), attempt)
+
+    def _over_deadline(self, attempt: Attempt) -> None:
+        seconds = (attempt.spec.deadline_us or 0) / 1e6
+        self._timed_out(attempt, "deadline", f"the step's deadline of {seconds:g}s is over")
 
     def _timed_out(self, attempt: Attempt, kind: Any, message: str) -> None:
         attempt.done = True

@@ -1,6 +1,7 @@
 """perdure: durable workflows for Python. Write ordinary functions; what they have done is never lost."""
 
 from perdure.app import arun, connect, open, run
+from perdure.authoring.definition import GraphBuilder
 from perdure.authoring.graph import graph
 from perdure.authoring.inflow import (
     continue_as_new,
@@ -14,6 +15,7 @@ from perdure.authoring.inflow import (
     variables,
     wait_signal,
 )
+from perdure.authoring.load import load_graph
 from perdure.authoring.task import Task, task
 from perdure.authoring.workflow import Flow, workflow
 from perdure.errors import (
@@ -41,10 +43,9 @@ from perdure.runtime.engine import Engine
 from perdure.version import VERSION as __version__  # noqa: N811
 
 __all__ = [
-    "UNKNOWN", "Client", "DefinitionError", "Engine", "Failure", "Flow", "Handle", "IdInUse", "NeedsAttention",
-    "NonDeterminism", "NotDone", "NotInWorkflow", "PerdureError", "ResultTimeout", "Retry", "RunCancelled", "RunFailed", "StepFailed", "StoreError",
-    "Task", "WorkflowState", "__version__", "arun", "attempt", "connect", "continue_as_new", "detach", "graph",
-    "heartbeat",
-    "idempotency_key", "log", "now", "open", "patched", "progress", "random", "run", "run_id", "signal_run", "task",
-    "uuid", "variables", "wait_signal", "workflow",
+    "UNKNOWN", "Client", "DefinitionError", "Engine", "Failure", "Flow", "GraphBuilder", "Handle", "IdInUse",
+    "NeedsAttention", "NonDeterminism", "NotDone", "NotInWorkflow", "PerdureError", "ResultTimeout", "Retry",
+    "RunCancelled", "RunFailed", "StepFailed", "StoreError", "Task", "WorkflowState", "__version__", "arun", "attempt",
+    "connect", "continue_as_new", "detach", "graph", "heartbeat", "idempotency_key", "load_graph", "log", "now", "open",
+    "patched", "progress", "random", "run", "run_id", "signal_run", "task", "uuid", "variables", "wait_signal", "workflow",
 ]  # fmt: skip

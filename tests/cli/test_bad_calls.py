@@ -86,6 +86,7 @@ def call(name: str, run: str) -> tuple[str, ...]:
         (["run", "bad.yaml"], ["bad.yaml"]),
         (["run", "bad.json"], ["bad.json"]),
         (["draw", "ways.py:good"], ["is a flow"]),
+        (["draw", "no-such-run"], ["no file no-such-run", "no run to draw", "there is no store"]),
         (["verify", "a", "--all"], ["either RUN or --all"]),
         (["fork", "a"], ["--at"]),
         (["fork", "a", "--at", "0"], ["--at"]),

@@ -197,6 +197,20 @@ def test_draw_shows_a_graph_in_each_style(perdure: Program, ways: Path) -> None:
     perdure("draw", f"{ways}:good").fails(2, "is a flow")
 
 
+def test_draw_shows_the_graph_of_a_run_without_its_file(perdure: Program, ways: Path) -> None:
+    """Goal: what was run can be looked at when its program is gone; a flow has nothing to draw."""
+    perdure("run", f"{ways}:sums", "-p", "n=3", "--id", "one").good()
+    perdure("run", f"{ways}:good", "-p", "n=3", "--id", "two").good()
+    drawn = {style: perdure("draw", f"{ways}:sums", "--style", style).out for style in ("text", "mermaid", "dot")}
+    ways.unlink()
+    for style, text in drawn.items():
+        assert perdure("draw", "one", "--style", style).good().out == text
+    assert perdure("draw", "one", "--json").good().json["graph"] == "sums"
+    assert perdure("draw", "one", "--style", "yaml").good().out.startswith("graph: sums")
+    perdure("draw", "two").fails(2, "no graph for run two", "perdure story two")
+    perdure("draw", "three").fails(2, "there is no run 'three'")
+
+
 # --- steering ----------------------------------------------------------------------------------------
 
 

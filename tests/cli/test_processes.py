@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,34 @@ def test_s23_a_run_is_resumed_by_its_own_version_and_file_whatever_the_path(
     hello.write_text(programs.HELLO)
     Path("link.py").symlink_to(hello)
     assert "1 step kept" in spawn("link.py").end().good().err
+    audit(perdure)
+
+
+@pytest.mark.parametrize(
+    "killed, again",
+    [
+        ("python hello.py", "python elsewhere/named.py"),
+        ("python hello.py", "perdure run link.py"),
+        ("python link.py", "python -m hello"),
+        ("perdure run link.py", "python hello.py"),
+    ],
+)
+def test_s23_a_symbolic_link_is_the_same_file(
+    perdure: Program, spawn: Spawn, hello: Path, killed: str, again: str
+) -> None:
+    """Goal: through whatever link a program is started, it is the file that counts."""
+    Path("link.py").symlink_to(hello)
+    Path("elsewhere").mkdir()
+    Path("elsewhere/named.py").symlink_to("../hello.py")
+
+    def started(command: str, **env: str) -> Process:
+        if command.startswith("python"):
+            return spawn(*command.split()[1:], **env)
+        return spawn("-m", *command.split(), "-p", 'names=["Ada", "Grace"]', **env)
+
+    assert started(killed, KILL_AFTER_COMMITS="2").end().code == -signal.SIGKILL
+    assert "1 step kept" in started(again).end().good().err
+    assert [run["status"] for run in perdure("ps", "--json").json] == ["completed"]
     audit(perdure)
 
 
@@ -198,6 +229,24 @@ def test_ps_marks_runs_that_the_running_engine_does_not_serve(
     assert "not served by the engine that runs" in perdure("ps", "--workflow", "hello").out
     Path("gate").touch()
     engine.end().good()
+
+
+@pytest.mark.parametrize("command", ["ps --json", "ps", "story RUN", "--help"])
+def test_a_reader_that_has_seen_enough_is_no_failure(perdure: Program, hello: Path, command: str) -> None:
+    """Goal: `| head` ends a command quietly with 0, whether its stderr goes the same way or not."""
+    perdure("run", "hello.py", "-p", 'names=["Ada"]').good()
+    args = command.replace("RUN", perdure.only_run()).split()
+    closed, theirs = os.pipe()
+    os.close(closed)
+    for both in (False, True):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "perdure", *args], stdout=theirs, stderr=theirs if both else subprocess.PIPE
+        )
+        err = b"" if process.stderr is None else process.stderr.read()
+        if process.stderr is not None:
+            process.stderr.close()
+        assert (process.wait(), err) == (0, b"")
+    os.close(theirs)
 
 
 def test_clients_look_and_steer_while_an_engine_runs(perdure: Program, spawn: Spawn, ways: Path) -> None:

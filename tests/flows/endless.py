@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from perdure import continue_as_new, task, workflow
-from tests.flows.tasks import double
+from perdure import continue_as_new, graph, task, workflow
+from tests.flows.tasks import double, thrice
 
 
 @workflow
@@ -73,6 +73,17 @@ async def blocks() -> int:
 @workflow
 async def calls_a_blocker() -> int:
     return await blocks()
+
+
+def _for_ever(double: int) -> bool:
+    while True:
+        double += 1
+
+
+@graph
+def judges_for_ever(number: int) -> None:
+    first = double(number)
+    thrice(first).when(_for_ever)  # type: ignore[attr-defined]
 
 
 @workflow

@@ -99,6 +99,6 @@ def test_a_call_to_an_unknown_child_is_an_error_at_the_call() -> None:
     from tests.flows.mutants import made
 
     child = made("async def good(n: int) -> int:\n    return n\n")
-    parent = made("async def parent(n: int) -> int:\n    return await unknown(n)\n", "parent", unknown=child)
+    parent = made("async def parent(n: int) -> int:\n    return await unknown[0](n)\n", "parent", unknown=[child])
     with World("memory:") as world, pytest.raises(RunFailed, match=r"workflow good .* is not served here"):
         world.run(parent, 3)

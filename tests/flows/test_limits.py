@@ -81,6 +81,33 @@ def test_f77_code_that_blocks_on_replay_does_not_hold_the_engine() -> None:
 
 
 @pytest.mark.slow
+def test_f77_verify_of_code_that_blocks_does_not_hold_the_engine() -> None:
+    """Goal: a sleeping run, whose code blocks since a deploy, does not verify, and the engine goes on."""
+    good = made("async def good(n: int) -> int:\n    await asyncio.sleep(86400)\n    return n\n")
+    bad = made("async def good(n: int) -> int:\n    while True:\n        n += 1\n")
+    with World("memory:", block_max_s=0.1, serve=[good]) as world:
+        world.start(good, 3, id="r")
+        world.restart(serve=[bad, leaf])
+        report = world.play(world.engine.verify("r"))
+        assert not report.ok
+        assert "blocked the event loop" in str(report.first)
+        assert world.run(leaf, 2) == 4
+
+
+@pytest.mark.slow
+def test_f77_a_condition_that_blocks_does_not_hold_the_engine() -> None:
+    """Goal: what a graph's condition computes is bounded too, live and when its history is folded again."""
+    with World("memory:", block_max_s=0.1) as world:
+        for _ in range(2):
+            with pytest.raises(NeedsAttention, match="blocked the event loop"):
+                world.run(flows.judges_for_ever, 3, id="g")
+            with pytest.raises(WrongState, match="blocked the event loop"):
+                world.play(world.engine.retry("g"))
+            world.restart(serve=[flows.judges_for_ever, leaf])
+        assert world.run(leaf, 2) == 4
+
+
+@pytest.mark.slow
 def test_f77_an_async_task_that_blocks_is_named_and_interrupted(caplog: pytest.LogCaptureFixture) -> None:
     """Goal: the attempt fails with the reason, the step may be retried, and nobody else is harmed."""
     with caplog.at_level(logging.WARNING), World("memory:", block_max_s=0.2) as world:

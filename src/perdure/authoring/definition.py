@@ -82,7 +82,7 @@ class GraphBuilder:
         build = GraphBuilder("etl", parameters=["day"])
         raw = build.add(extract, args={"day": build.input("day")})
         build.add(load, name="load", args={"rows": raw}, when="extract.rows > 0", join="done")
-        etl = build.build(output=StepRef("load"))
+        etl = build.build(output=build.step("load"))
 
     Shape: `parameters` are names, or names with their defaults (`...`: none). Steps may refer to others that are added
            later. `module` is that which holds the graph, where another graph shall refer to it by "module:name".

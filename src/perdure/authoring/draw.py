@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from perdure.authoring.check import order
+from perdure.authoring.likeness import Box, boxes
 from perdure.errors import BadCall
 from perdure.model.graph import GraphDefinition, Node, dependencies
 from perdure.model.text import escape
 
-NODES_SHOWN_MAX: Final = 200
-_NEEDS_SHOWN_MAX: Final = 6
+BOXES_SHOWN_MAX: Final = 200
+_NAME_SHOWN_MAX: Final = 40
+_LABEL_WIDTH_MAX: Final = 60
+_NEEDS_SHOWN_MAX: Final = 4
 _LEVEL_SHOWN_MAX: Final = 24
 
 
-def draw(definition: GraphDefinition, style: str = "text") -> str:
-    """The graph as "text", "mermaid" or "dot".
+def draw(definition: GraphDefinition, style: str = "text", *, each: bool = False) -> str:
+    """The graph as "text", "mermaid" or "dot". Steps that are alike are drawn as one, unless `each` is wanted.
 
     Raises: `BadCall` for another style; `DefinitionError` where the definition has a cycle.
     """
     drawn = STYLES.get(style)
     if drawn is None:
         raise BadCall(f"style={style!r} is none of {', '.join(STYLES)}")
-    return drawn(definition, dependencies(definition))
+    needs = dependencies(definition)
+    layers = levels(definition, needs)
+    size = f"{_count(len(definition.nodes), 'step')}, {_count(sum(map(len, needs)), 'edge')}, "
+    size += f"{_count(len(layers), 'level')}, at most {max(map(len, layers), default=0)} wide"
+    return drawn(definition, boxes(definition, needs, layers, each=each), size)
 
 
 def levels(definition: GraphDefinition, needs: Sequence[Sequence[str]]) -> list[list[int]]:
@@ -43,70 +50,109 @@ def levels(definition: GraphDefinition, needs: Sequence[Sequence[str]]) -> list[
     return found
 
 
-def _text(definition: GraphDefinition, needs: Sequence[Sequence[str]]) -> str:
-    """One line a node, by levels:  ` 1  check <- extract`."""
-    layers = levels(definition, needs)
-    edges, width = sum(map(len, needs)), max(map(len, layers), default=0)
+def _text(definition: GraphDefinition, layers: Sequence[Sequence[Box]], size: str) -> str:
+    """One line a box, by levels:  ` 1  check <- extract`."""
+    known = {box.number: box for layer in layers for box in layer}
     head = f"{escape(definition.name)}({', '.join(definition.parameters)}), version {escape(definition.version)}"
-    size = f"{_count(len(definition.nodes), 'step')}, {_count(edges, 'edge')}, {_count(len(layers), 'level')}"
-    lines = [f"{head}: {size}, at most {width} wide"]
+    lines = [f"{head}: {size}"]
     digits, shown = len(str(max(len(layers) - 1, 0))), 0
     for number, layer in enumerate(layers):
-        if shown >= NODES_SHOWN_MAX:
-            left = len(layers) - number
-            lines.append(f"{'':{digits}}   ... {_count(left, 'more level')}")
+        if shown >= BOXES_SHOWN_MAX:
+            lines.append(f"{'':{digits}}   ... {_count(len(layers) - number, 'more level')}")
             break
-        wide = max(len(_label(definition.nodes[i])) for i in layer[:_LEVEL_SHOWN_MAX])
-        for place, i in enumerate(layer[:_LEVEL_SHOWN_MAX]):
+        wide = max(len(_label(box)) for box in layer[:_LEVEL_SHOWN_MAX])
+        for place, box in enumerate(layer[:_LEVEL_SHOWN_MAX]):
             head = f"{number:>{digits}}" if place == 0 else " " * digits
-            lines.append(f"{head}  {_line(definition.nodes[i], needs[i], min(wide, 40))}".rstrip())
+            lines.append(f"{head}  {_line(box, known, min(wide, _LABEL_WIDTH_MAX))}".rstrip())
         shown += min(len(layer), _LEVEL_SHOWN_MAX)
-        if len(layer) > _LEVEL_SHOWN_MAX:
-            lines.append(f"{'':{digits}}  ... {len(layer) - _LEVEL_SHOWN_MAX:,} more of this level")
+        left = sum(box.count for box in layer[_LEVEL_SHOWN_MAX:])
+        if left:
+            lines.append(f"{'':{digits}}  ... {left:,} more of this level")
     return "\n".join(lines)
 
 
-def _line(node: Node, needs: Sequence[str], width: int) -> str:
-    names = ", ".join(needs[:_NEEDS_SHOWN_MAX])
-    if len(needs) > _NEEDS_SHOWN_MAX:
-        names += f" and {len(needs) - _NEEDS_SHOWN_MAX:,} more"
-    line = f"{_label(node):{width}}" + (f"  <- {names}" if needs else "")
+def _line(box: Box, known: Mapping[int, Box], width: int) -> str:
+    node, sources = box.node, list(box.needs)
+    names = ", ".join(_needed(known[source], box) for source in sources[:_NEEDS_SHOWN_MAX])
+    if len(sources) > _NEEDS_SHOWN_MAX:
+        names += f" and {len(sources) - _NEEDS_SHOWN_MAX:,} more"
+    line = f"{_label(box):{width}}" + (f"  <- {names}" if sources else "")
     if node.join != "succeeded":
         line += f"  ({_say_join(node)})"
     if node.when is not None:
-        line += f"  when {escape(node.when.cel or node.when.call or '', 80)}"
+        line += f"  when {_say_condition(box, 80)}"
     return line
 
 
-def _label(node: Node) -> str:
-    task = "" if node.task == node.name else f" = {escape(node.task)}"
-    return node.name + ("[*]" if node.map else "") + task + (" (workflow)" if node.child else "")
+def _label(box: Box) -> str:
+    node = box.node
+    task = "" if node.task == node.name else f" = {_cut(escape(node.task))}"
+    many = f" x {box.count:,}" if box.count > 1 else ""
+    return _cut(box.name) + ("[*]" if node.map else "") + many + task + (" (workflow)" if node.child else "")
+
+
+def _cut(name: str) -> str:
+    """A name, its middle left out where it is long."""
+    if len(name) <= _NAME_SHOWN_MAX:
+        return name
+    tail = _NAME_SHOWN_MAX * 2 // 3
+    return f"{name[: _NAME_SHOWN_MAX - tail - 1]}…{name[-tail:]}"
+
+
+def _needed(source: Box, box: Box) -> str:
+    """What a box needs of another one:  `blast_*`, all of them; `blast_* (2 of 40)`."""
+    how_many = _how_many(source, box)
+    return _cut(source.name) + (f" ({how_many})" if how_many else "")
+
+
+def _how_many(source: Box, box: Box) -> str:
+    """How many of a box's steps each of another one needs; empty where it is a single one."""
+    least, most = box.needs[source.number]
+    if source.count == 1:
+        return ""
+    if least == source.count:
+        return f"all {least:,}"
+    return f"{least:,} of {source.count:,}" if least == most else f"{least:,} to {most:,} of {source.count:,}"
 
 
 def _say_join(node: Node) -> str:
     return {"done": "when all are done", "any": "when any succeeded"}.get(str(node.join), f"when {node.join} succeeded")
 
 
+def _say_condition(box: Box, limit: int) -> str:
+    """The condition of a box: of several steps that of the first, which differs from theirs in numbers only."""
+    assert box.node.when is not None
+    return escape(box.node.when.cel or box.node.when.call or "", limit)
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _mermaid(definition: GraphDefinition, needs: Sequence[Sequence[str]]) -> str:
+def _edges(layers: Sequence[Sequence[Box]]) -> Iterator[tuple[Box, Box, str, str]]:
+    """Each edge between boxes: from, to, what stands at it, and the condition that reads it (empty: none)."""
+    known = {box.number: box for layer in layers for box in layer}
+    for box in known.values():
+        when = box.node.when
+        for number in box.needs:
+            source = known[number]
+            reads = when is not None and source.node.name in when.names
+            condition = escape(when.cel or "condition", 60) if when is not None and reads else ""
+            yield source, box, _how_many(source, box), condition
+
+
+def _mermaid(_: GraphDefinition, layers: Sequence[Sequence[Box]], __: str) -> str:
     """A Mermaid flowchart: dashed edges carry a condition."""
-    ids = {node.name: f"n{i}" for i, node in enumerate(definition.nodes)}
     lines = ["flowchart TD"]
-    for node in definition.nodes:
+    for box in (box for layer in layers for box in layer):
+        node = box.node
         opened, closed = ("[[", "]]") if node.child else ("[/", "/]") if node.map else ("[", "]")
-        label = _label(node) + ("" if node.join == "succeeded" else f"\n{_say_join(node)}")
-        lines.append(f'  {ids[node.name]}{opened}"{_quoted(label)}"{closed}')
-    for node, names in zip(definition.nodes, needs, strict=True):
-        when = node.when
-        for name in names:
-            if when is not None and name in when.names:
-                arrow = f'-. "{_quoted(escape(when.cel or "condition", 60))}" .->'
-            else:
-                arrow = "-->"
-            lines.append(f"  {ids[name]} {arrow} {ids[node.name]}")
+        label = _label(box) + ("" if node.join == "succeeded" else f"\n{_say_join(node)}")
+        lines.append(f'  n{box.number}{opened}"{_quoted(label)}"{closed}')
+    for source, box, how_many, condition in _edges(layers):
+        said = _quoted(", ".join(text for text in (condition, how_many) if text))
+        arrow = f'-. "{said}" .->' if condition else f'-- "{said}" -->' if said else "-->"
+        lines.append(f"  n{source.number} {arrow} n{box.number}")
     return "\n".join(lines)
 
 
@@ -116,19 +162,18 @@ def _quoted(text: str) -> str:
     return text
 
 
-def _dot(definition: GraphDefinition, needs: Sequence[Sequence[str]]) -> str:
+def _dot(definition: GraphDefinition, layers: Sequence[Sequence[Box]], _: str) -> str:
     """A digraph for Graphviz."""
     lines = [f"digraph {_dot_text(definition.name)} {{", "  rankdir=TB; node [shape=box, fontname=sans-serif];"]
-    for node in definition.nodes:
+    for box in (box for layer in layers for box in layer):
+        node = box.node
         shape = ', shape="component"' if node.child else ", peripheries=2" if node.map else ""
-        label = _label(node) + ("" if node.join == "succeeded" else f"\n{_say_join(node)}")
-        lines.append(f"  {_dot_text(node.name)} [label={_dot_text(label)}{shape}];")
-    for node, names in zip(definition.nodes, needs, strict=True):
-        for name in names:
-            style = ""
-            if node.when is not None and name in node.when.names:
-                style = f" [style=dashed, label={_dot_text(node.when.cel or 'condition')}]"
-            lines.append(f"  {_dot_text(name)} -> {_dot_text(node.name)}{style};")
+        label = _label(box) + ("" if node.join == "succeeded" else f"\n{_say_join(node)}")
+        lines.append(f"  {_dot_text(box.name)} [label={_dot_text(label)}{shape}];")
+    for source, box, how_many, condition in _edges(layers):
+        said = _dot_text(", ".join(text for text in (condition, how_many) if text))
+        style = f" [style=dashed, label={said}]" if condition else f" [label={said}]" if how_many else ""
+        lines.append(f"  {_dot_text(source.name)} -> {_dot_text(box.name)}{style};")
     return "\n".join([*lines, "}"])
 
 
@@ -136,7 +181,7 @@ def _dot_text(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-STYLES: Final[Mapping[str, Callable[[GraphDefinition, Sequence[Sequence[str]]], str]]] = {
+STYLES: Final[Mapping[str, Callable[[GraphDefinition, Sequence[Sequence[Box]], str], str]]] = {
     "text": _text,
     "mermaid": _mermaid,
     "dot": _dot,

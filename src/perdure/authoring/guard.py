@@ -68,16 +68,17 @@ def _mentions(fn: FunctionType) -> bool:
     """Whether its code names something guarded; names that are not defined yet count as not guarded."""
     return any(
         _view(fn.__globals__[name]) is not fn.__globals__[name]
-        for name in _names(fn.__code__)
+        for name in names_of(fn.__code__)
         if name in fn.__globals__
     )
 
 
-def _names(code: CodeType) -> Iterable[str]:
+def names_of(code: CodeType) -> Iterable[str]:
+    """The globals and attributes that code names, that of inner functions too."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant)
+            yield from names_of(constant)
 
 
 class _Globals(dict[str, Any]):

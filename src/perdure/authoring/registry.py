@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from perdure.authoring.calls import called_by
 from perdure.authoring.reference import held_by_module, same_code
 from perdure.errors import DefinitionError
 from perdure.model.task import TaskSpec
@@ -16,7 +17,8 @@ from perdure.model.workflow import WorkflowSpec
 class Registry:
     """Serving a workflow serves the workflows and tasks of its module, and those that it calls.
 
-    Shape: the newest definition of a name is the one that `latest` gives; `_kept` are graphs that were bound by what a
+    Shape: `_latest` is what a name alone means: the version that the module holds under that name, else the one served
+           last; `_kept` are graphs that were bound by what a
            store keeps of them, by the hash of their definition.
     """
 
@@ -64,11 +66,20 @@ class Registry:
                 "give one of them another name= or version="
             )
         self._workflows[key] = spec
-        self._latest[spec.name] = spec
+        newest = self._latest.get(spec.name)
+        if newest is None or _is_own(spec) or not _is_own(newest):
+            self._latest[spec.name] = spec
         for task in spec.tasks.values():
             self._task(task)
         for child in spec.workflows.values():
             self._add(child)
+        for one in called_by(spec.fn):
+            if isinstance(one, TaskSpec):
+                self._task(one)
+            elif (one.name, one.version) not in self._workflows:
+                newest = self._latest.get(one.name)
+                self._add(one)
+                self._latest[one.name] = newest or one
 
     def _task(self, spec: TaskSpec) -> None:
         """Serve a task as its module holds it, without the options of a single step."""
@@ -105,3 +116,9 @@ class Registry:
     def names(self) -> list[tuple[str, str]]:
         """(name, version) of everything served."""
         return sorted(self._workflows)
+
+
+def _is_own(spec: WorkflowSpec) -> bool:
+    """Whether its module holds a workflow under its function's own name: an older version stands under another one."""
+    name = getattr(spec.fn, "__name__", spec.name)
+    return vars(sys.modules.get(spec.module, object)).get(name) is spec

@@ -88,21 +88,31 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _guarded(session: Session, args: Sequence[str] | None) -> int:
+    stdout = sys.stdout
     try:
         found = program.main(args=args, prog_name="perdure", standalone_mode=False, obj=session)
         sys.stdout.flush()
     except (NobodyReads, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return _unread()
     except (KeyboardInterrupt, click.Abort):
         return STOPPED
     except SystemExit as stop:
+        if sys.stdout is not stdout:  # click's own answer to a reader that has gone
+            return _unread()
         return stop.code if isinstance(stop.code, int) else 1
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told
         if session.debug:
             traceback.print_exc()
         return told(error)
     return found if isinstance(found, int) else 0
+
+
+def _unread() -> int:
+    """Who reads has seen enough (`| head`): that is no failure, and what is still buffered goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    return 0
 
 
 def told(error: BaseException) -> int:

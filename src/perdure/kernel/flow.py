@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from hashlib import blake2b
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 import msgspec
 
@@ -20,7 +20,7 @@ from perdure.errors import BadArgument, Dropped, NotDurable, PerdureError, RunFa
 from perdure.kernel.decider import MASK64, Catalogue, Decider, Intent, Trouble, restore_owed
 from perdure.kernel.failures import declared, failure_of, refusal_in
 from perdure.kernel.futures import ChildStep, FlowFuture, FlowTask, Step, untie
-from perdure.kernel.loop import ContinueAsNew, EndlessTurn, FlowLoop, Watch
+from perdure.kernel.loop import ContinueAsNew, EndlessTurn, FlowLoop
 from perdure.kernel.signals import Signals
 from perdure.kernel.steps import Child
 from perdure.kernel.variables import Sent, Variables
@@ -31,6 +31,13 @@ from perdure.model.ids import child_id
 from perdure.model.payload import Shape
 from perdure.model.task import TaskSpec
 from perdure.model.workflow import WorkflowSpec
+
+
+class Watch(Protocol):
+    """Who interrupts a turn that takes too long."""
+
+    def fold(self, decider: Decider, fact: f.AnyFact, seq: int, expected: tuple[f.Decision, ...] = ()) -> None:
+        """Let the decider fold the fact; one that had to be interrupted is in trouble."""
 
 
 class Limits(NamedTuple):

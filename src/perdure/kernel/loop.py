@@ -43,14 +43,6 @@ class ContinueAsNew(BaseException):
         self.input = input
 
 
-class Watch(Protocol):
-    """Who interrupts a turn that takes too long: it looks at `what` runs, and whether `serial` goes up."""
-
-    what: Any
-    serial: int
-    fired: int
-
-
 class FlowLoop(asyncio.AbstractEventLoop):
     """Shape: `_timers` is a heap; cancelled ones are dropped when they reach its top or are more than half."""
 

@@ -5,16 +5,16 @@ Nothing here is shown to anyone: the node commits what was gathered, then acts o
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.errors import Blocked, IdInUse, UnknownWorkflow
+from perdure.errors import IdInUse, UnknownWorkflow
 from perdure.kernel import attempt as attempts
-from perdure.kernel.decider import Decider, Trouble
+from perdure.kernel.decider import Decider
 from perdure.kernel.flow import Limits
 from perdure.model import fact as f
 from perdure.model import message as m
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from perdure.runtime.watchdog import Watchdog
     from perdure.settings import Settings
 
+log = logging.getLogger("perdure.advance")
 PYTHON = platform.python_version()
 encode_json = msgspec.json.Encoder().encode
 # Waits that hold nothing but a number of open steps, and their encodings: most commits write one of few.
@@ -48,7 +49,10 @@ _NOT_DECLARED = "its outcome is unknown: an exception that it does not declare l
 
 
 class Advance:
-    """Folds messages into runs and gathers the next commit in `work`."""
+    """Folds messages into runs and gathers the next commit in `work`.
+
+    Shape: `late` counts outcomes, of attempts and children, that came when nobody waited for them any more.
+    """
 
     def __init__(self, catalogue: Registry, settings: Settings, epoch: int, watchdog: Watchdog) -> None:
         self.catalogue, self.settings, self.epoch, self.watchdog = catalogue, settings, epoch, watchdog
@@ -60,8 +64,6 @@ class Advance:
         self.pending: deque[m.Message] = deque()
         self.now = 0
         self.late = 0
-        self.undelivered = 0
-        self.begun: Callable[[LiveRun], None] | None = None
 
     # --- writing -----------------------------------------------------------------------------------
 
@@ -101,23 +103,7 @@ class Advance:
 
     def _turn(self, run: LiveRun, fact: f.AnyFact) -> None:
         self.write(run, fact)
-        decider = run.decider
-        watchdog = self.watchdog
-        watchdog.serial += 1
-        watchdog.what = decider
-        try:
-            decider.on(fact, run.seq)
-        except Blocked:
-            watchdog.what = None
-            decider.trouble = Trouble(
-                "blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s"
-            )
-        watchdog.what = None
-        if watchdog.fired and watchdog.fired == watchdog.serial:
-            watchdog.fired = 0
-            decider.trouble = Trouble(
-                "blocked", f"its code blocked the event loop for more than {self.settings.block_max_s:g}s"
-            )
+        self.watchdog.fold(run.decider, fact, run.seq)
 
     def _follow(self, run: LiveRun) -> f.RunContinued | None:
         """What a turn led to: trouble, decisions, commands. Gives a continuation for its caller to begin."""
@@ -308,6 +294,7 @@ class Advance:
         step = decider.open.get(attempt.key)
         if step is None or step.attempt != attempt.number or attempt.epoch != self.epoch or step.due is not None:
             self.late += 1
+            log.info("late, and dropped: attempt %d of step %s of run %s", attempt.number, attempt.key, run.id)
             return
         failure = attempt.failure
         if failure is None:

@@ -31,14 +31,15 @@ _PROGRESS = Shape(Any, "progress")
 
 class Attempt:
     """Shape: exactly one of `result` (encoded) and `failure` is set when it is `done`; `allowed` when
-           its failure is one to retry, `declared` when the task declares it.
+           its failure is one to retry, `declared` when the task declares it. `left`: nobody wants its outcome any more.
+           `late`: its code gave one after that, or after it was done (it had timed out).
 
     Units: `started`, `deadline_at` microseconds of the engine's clock; `beat_at` seconds of the monotonic clock.
     """
 
     __slots__ = (
-        "after", "allowed", "beat_at", "deadline_at", "declared", "done", "epoch", "failure", "generation", "key", "left", "number", "pools",
-        "probing", "progress", "progress_new", "result", "run_id", "spec", "started", "step", "task", "worker",
+        "after", "allowed", "beat_at", "deadline_at", "declared", "done", "epoch", "failure", "generation", "key", "late",
+        "left", "number", "pools", "probing", "progress", "progress_new", "result", "run_id", "spec", "started", "step", "task", "worker",
     )  # fmt: skip
 
     def __init__(self, run_id: str, step: Activity, epoch: int, progress: bytes | None, pools: Pools) -> None:
@@ -52,8 +53,7 @@ class Attempt:
         self.failure: Failure | None = None
         self.allowed = True
         self.declared = False
-        self.done = False
-        self.left = False
+        self.done = self.left = self.late = False
         self.probing = False
         self.after: Attempt | None = None
         self.started = 0
@@ -62,7 +62,10 @@ class Attempt:
         self.task: Task[None] | None = None
 
     def succeed(self, value: Any, limit: int) -> None:
-        """Encode the result; one that cannot be kept fails the attempt."""
+        """Encode the result; one that cannot be kept fails the attempt, one that comes late is of no account."""
+        if self.done or self.left:
+            self.late = True
+            return
         try:
             self.result = self.spec.result.round(value, limit)[0]
         except PerdureError as error:
@@ -70,6 +73,9 @@ class Attempt:
 
     def fail(self, error: BaseException, *, refused: bool = False) -> None:
         """Note how it failed. Shape: `refused` where the value it gave is at fault: another attempt gives the same."""
+        if self.done or self.left:
+            self.late = True
+            return
         spec = self.spec
         self.allowed, self.declared = spec.retry.allows(error), isinstance(error, spec.raises)
         self.failure = failure_from(error, spec.raises, refused=refused)

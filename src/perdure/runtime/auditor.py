@@ -51,7 +51,9 @@ class Auditor:
         while rows := await node.store.find(Query(order="old", limit=PAGE, after=after)):
             for row in rows:
                 try:
-                    report = await verify_run(node.store, node.advance.catalogue, node.settings, row.id)
+                    report = await verify_run(
+                        node.store, node.advance.catalogue, node.settings, row.id, watch=node.watchdog
+                    )
                     wrong = "" if report.first is None else str(report.first)
                 except StoreDamaged as error:
                     wrong = str(error)

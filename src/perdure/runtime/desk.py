@@ -19,6 +19,7 @@ from perdure.errors import (
     WrongState,
 )
 from perdure.kernel.audit_report import AuditReport
+from perdure.kernel.flow import Watch
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.duration import Duration, duration_us
@@ -78,7 +79,11 @@ class Handle:
 
 
 class Desk:
-    """Shape: `workflows` are those known here by (name, version), for typed results and by-name starts."""
+    """Shape: `catalogue` are the workflows known here, for typed results and starts by name; `watch` interrupts code that
+    blocks while it is replayed, where there is a loop to be kept free.
+    """
+
+    watch: Watch | None = None
 
     def __init__(self, store: Store, settings: Settings, clock: Clock, catalogue: Any) -> None:
         self.store, self.settings, self.clock, self.catalogue = store, settings, clock, catalogue
@@ -183,7 +188,7 @@ class Desk:
 
     async def verify(self, run_id: str) -> AuditReport:
         """Check the four conditions over the run's history, replaying its code where that is known here."""
-        return await verify_run(self.store, self.catalogue, self.settings, check_id(run_id))
+        return await verify_run(self.store, self.catalogue, self.settings, check_id(run_id), watch=self.watch)
 
     async def result(self, run_id: str, timeout: Duration | None = None, shape: Shape | None = None) -> Any:
         """See `Handle.result`."""

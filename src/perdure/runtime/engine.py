@@ -41,6 +41,7 @@ class Engine(Desk):
         super().__init__(store, settings, clock, registry)
         self.epoch = epoch
         self.node = Node(store, registry, settings, clock, epoch)
+        self.watch = self.node.watchdog
         self.node.pools.processes.roster = getattr(store, "roster", None)
         clean = [row.epoch for row in earlier if row.clean]
         self.loader = Loader(self.node, clean, f"{os.uname().nodename}:{os.getpid()}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Awaitable
 from heapq import heappop, heappush
@@ -17,7 +16,7 @@ from typing import Any
 
 from perdure.authoring.registry import Registry
 from perdure.clock import Clock
-from perdure.errors import Blocked, EngineStopped, PerdureError, StoreError, StoreUnavailable
+from perdure.errors import EngineStopped, PerdureError, StoreError, StoreUnavailable
 from perdure.model import message as m
 from perdure.model.run import Life
 from perdure.runtime.admission import fold_start
@@ -45,7 +44,7 @@ class Node:
     def __init__(self, store: Store, catalogue: Registry, settings: Settings, clock: Clock, epoch: int) -> None:
         self.store, self.settings, self.clock, self.epoch = store, settings, clock, epoch
         self.loop = asyncio.get_running_loop()
-        self.watchdog = Watchdog(settings.block_max_s, threading.get_ident())
+        self.watchdog = Watchdog(settings.block_max_s)
         self.advance = Advance(catalogue, settings, epoch, self.watchdog)
         self.pools = Pools(settings, clock, self.post, self.watchdog)
         self.queue: deque[Entry] = deque()
@@ -118,9 +117,6 @@ class Node:
             self.fold()
             if self.flying is None and not self.advance.work.empty():
                 self.commit()
-        except Blocked:
-            log.warning("the loop was interrupted: the batch is folded again")
-            fail(self, StoreUnavailable("the loop was interrupted"))
         except Exception as error:
             log.exception("run %s cannot be folded: it is set aside", run_of(self.folding))
             isolate(self, run_of(self.folding), f"{type(error).__name__}: {error}")

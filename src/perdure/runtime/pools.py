@@ -7,13 +7,14 @@ what its code still does is of no account, but its place stays taken until it en
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from typing import Any
 
 from perdure.clock import Clock
-from perdure.errors import Blocked, NotDone
+from perdure.errors import Blocked
 from perdure.model.failure import Failure
 from perdure.runtime.attempt import Attempt, current
 from perdure.runtime.processes import ProcessPool
@@ -22,17 +23,25 @@ from perdure.runtime.watchdog import Watchdog
 from perdure.scheduling.fifo import Fifo
 from perdure.settings import Settings
 
+log = logging.getLogger("perdure.pools")
 # A worker that never had to wait gives way to the loop after so many attempts.
 STREAK_MAX = 256
+# A timer of the loop may be so much ahead of the engine's clock: what is over then, is over. Units: microseconds.
+EARLY_US = 500
 
 
 class Pools:
-    """All pools of a node. Shape: `running` holds attempts by (run, key) until their outcome is committed."""
+    """All pools of a node.
+
+    Shape: `running` holds attempts by (run, key) until their outcome is committed; `late` counts outcomes that came when
+           the attempt was over already.
+    """
 
     def __init__(self, settings: Settings, clock: Clock, ended: Callable[[Attempt], None], watchdog: Watchdog) -> None:
         self.settings, self.clock, self.watchdog = settings, clock, watchdog
         self.ended = ended
         self.running: dict[tuple[str, str], Attempt] = {}
+        self.late = 0
         self.payload_max = settings.payload_max
         self.loop = asyncio.get_running_loop()
         self.context = copy_context()
@@ -44,7 +53,6 @@ class Pools:
         self.expiries: dict[int, deque[tuple[float, Attempt]]] = {}
         self.stopping = False
         self.said: dict[tuple[str, str], bytes] = {}
-        self.said_at: dict[tuple[str, str], float] = {}
 
     # --- beginning and ending ------------------------------------------------------------------------
 
@@ -53,8 +61,8 @@ class Pools:
         threads = asyncs = False
         for attempt in attempts:
             self.running[attempt.run_id, attempt.key] = attempt
-            if attempt.deadline_at is not None:
-                self._expire_in(max(0, attempt.deadline_at - self.clock.now_us()), attempt)
+            if attempt.deadline_at is not None and self._too_late(attempt, attempt.deadline_at):
+                continue
             pool = attempt.pool if attempt.probing else attempt.spec.pool
             if pool == "async":
                 self.fifo.add(attempt, attempt.spec)
@@ -68,6 +76,19 @@ class Pools:
             self._wake()
         if threads:
             self.threads.dispatch()
+
+    def _too_late(self, attempt: Attempt, deadline_at: int) -> bool:
+        """Whether the step's deadline was over before this attempt began; else it is looked at again then."""
+        if attempt.probing:  # what became of an earlier attempt may be asked at any time
+            attempt.deadline_at = None
+            return False
+        left = deadline_at - self.clock.now_us()
+        if left > 0:
+            self._expire_in(left, attempt)
+            return False
+        attempt.declared = True  # it has not begun: there is no doubt about its effect
+        self._over_deadline(attempt)
+        return True
 
     def started(self, attempt: Attempt) -> None:
         """An attempt begins now: its time runs."""
@@ -84,6 +105,9 @@ class Pools:
         if not attempt.done and not attempt.left:
             attempt.done = True
             self.ended(attempt)
+        elif attempt.late:
+            self.late += 1
+            log.info("late, and dropped: attempt %d of step %s of run %s", attempt.number, attempt.key, attempt.run_id)
 
     def abandon(self, run_id: str, key: str) -> None:
         """Nobody wants the attempt any more: stop it where that is possible, and tell nothing."""
@@ -118,7 +142,7 @@ class Pools:
         queue, now = self.expiries[micros], self.clock.monotonic()
         while queue:
             at, attempt = queue[0]
-            if at > now + 0.0005 and not attempt.done:
+            if at > now + EARLY_US / 1e6 and not attempt.done:
                 self.loop.call_later(at - now, self._expire, micros)
                 return
             queue.popleft()
@@ -129,17 +153,21 @@ class Pools:
     def _over(self, attempt: Attempt, now: float) -> None:
         spec = attempt.spec
         spent = self.clock.now_us() - attempt.started
-        if attempt.deadline_at is not None and attempt.started + spent >= attempt.deadline_at:
-            self._timed_out(attempt, "deadline", f"the step's deadline of {(spec.deadline_us or 0) / 1e6:g}s is over")
-        elif spec.timeout_us is not None and spent + 500 >= spec.timeout_us:
+        if attempt.deadline_at is not None and self.clock.now_us() + EARLY_US >= attempt.deadline_at:
+            self._over_deadline(attempt)
+        elif spec.timeout_us is not None and spent + EARLY_US >= spec.timeout_us:
             self._timed_out(attempt, "timeout", f"attempt {attempt.number} took more than {spec.timeout_us / 1e6:g}s")
         elif spec.heartbeat_us is not None:
             silent = now - attempt.beat_at
             left = spec.heartbeat_us / 1e6 - silent
-            if left <= 0.0005:
+            if left * 1e6 <= EARLY_US:
                 self._timed_out(attempt, "heartbeat", f"no heartbeat for {silent:.3g}s")
             else:
                 self._expire_in(max(1, round(left * 1e6)), attempt)
+
+    def _over_deadline(self, attempt: Attempt) -> None:
+        seconds = (attempt.spec.deadline_us or 0) / 1e6
+        self._timed_out(attempt, "deadline", f"the step's deadline of {seconds:g}s is over")
 
     def _timed_out(self, attempt: Attempt, kind: Any, message: str) -> None:
         attempt.done = True
@@ -198,16 +226,12 @@ class Pools:
             context = self.context.copy()
             context.run(current.set, attempt)
             try:
-                value = await _Driven(self, attempt, context)
-                if not attempt.done:
-                    attempt.succeed(value, self.payload_max)
+                attempt.succeed(await _Driven(self, attempt, context), self.payload_max)
             except asyncio.CancelledError as error:
                 if not (attempt.done or attempt.left or self.stopping):
                     attempt.fail(error)
                 while me.cancelling():
                     me.uncancel()
-            except NotDone as error:
-                attempt.fail(error)
             except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the node's
                 attempt.fail(error)
             finally:
@@ -251,18 +275,22 @@ class _Driven:
         self.pools, self.attempt, self.context = pools, attempt, context
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        pools, context, watchdog = self.pools, self.context, self.pools.watchdog
-        watchdog.serial += 1
-        watchdog.what = self.attempt
+        pools, context, watchdog, attempt = self.pools, self.context, self.pools.watchdog, self.attempt
         try:
-            coro = context.run(self.attempt.call)
+            coro = context.run(attempt.call)
             if not hasattr(coro, "send"):
                 return coro
             step: Callable[..., Any] = coro.send
             value: Any = None
             while True:
-                yielded = context.run(step, value)
-                watchdog.what = None
+                watchdog.serial = serial = watchdog.serial + 1
+                try:
+                    watchdog.what = attempt
+                    yielded = context.run(step, value)
+                finally:
+                    watchdog.what = None
+                    if watchdog.fired == serial:
+                        watchdog.revoke()
                 if pools.fifo:
                     pools._wake()
                 try:
@@ -270,11 +298,7 @@ class _Driven:
                     step = coro.send
                 except BaseException as error:  # noqa: BLE001 - cancellation and failures alike go into the attempt's code
                     value, step = error, coro.throw
-                watchdog.serial += 1
-                watchdog.what = self.attempt
         except StopIteration as stop:
             return stop.value
         except Blocked:
             raise TimeoutError(f"it blocked the event loop for more than {pools.settings.block_max_s:g}s") from None
-        finally:
-            watchdog.what = None

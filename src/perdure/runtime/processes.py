@@ -157,8 +157,11 @@ class ProcessPool:
             return
         worker.attempt = None
         self.idle.append(worker)
-        attempt.result = reply.result
-        if reply.failure is not None and not attempt.done:
+        if attempt.done or attempt.left:
+            attempt.late = True
+        elif reply.failure is None:
+            attempt.result = reply.result
+        else:
             attempt.failure = msgspec.json.decode(reply.failure, type=Failure)
             attempt.allowed, attempt.declared = reply.allowed, reply.declared
         self._over(attempt)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
-from perdure.errors import Blocked, NonDeterminism, PerdureError, StoreDamaged
-from perdure.kernel.decider import Catalogue, Decider, Trouble
+from perdure.errors import NonDeterminism, PerdureError, StoreDamaged
+from perdure.kernel.decider import Catalogue, Decider
 from perdure.kernel.flow import Flow, Limits
 from perdure.kernel.graph import Graph
 from perdure.model import fact as f
@@ -120,6 +121,9 @@ def replay(
     Raises: `NonDeterminism`, or `Attention` for a turn that cannot be folded any more.
     """
     decider.live, anew = False, False
+    # Code may block on replay too, where it was changed.
+    watch = decider.limits.watch if isinstance(decider, Flow | Graph) else None
+    fold = decider.on if watch is None else partial(watch.fold, decider)
     carried: list[f.Decision] = []
     turns = list(groups(known))
     for i, (seq, cause, expected) in enumerate(turns):
@@ -134,7 +138,7 @@ def replay(
             if seq > copied and (cause.asked_n != decider.asked_n or cause.asked_h != decider.asked_h):
                 raise _difference(decider, known, seq, cause)
             _check_key(decider, known, seq, cause)
-        _watched(decider, cause, seq, resumed[2] if resumed is not None else expected)
+        fold(cause, seq, resumed[2] if resumed is not None else expected)
         decider.live = False
         if decider.trouble is not None:
             if isinstance(cause, f.AttemptFailed) and decider.trouble.cause == "compensation_failed":
@@ -155,25 +159,6 @@ def replay(
     decider.decisions = carried
     decider.live = True
     return anew
-
-
-def _watched(decider: Decider, cause: f.AnyFact, seq: int, expected: tuple[f.Decision, ...]) -> None:
-    """One turn, interrupted when it takes too long: code may block on replay too, where it was changed."""
-    watch = decider.limits.watch if isinstance(decider, Flow) else None
-    if watch is None:
-        decider.on(cause, seq, expected)
-        return
-    watch.serial += 1
-    serial, watch.what = watch.serial, decider
-    try:
-        decider.on(cause, seq, expected)
-    except Blocked:
-        watch.fired = serial
-    finally:
-        watch.what = None
-    if watch.fired == serial:
-        watch.fired = 0
-        decider.trouble = Trouble("blocked", "its code blocked the event loop while its history was folded")
 
 
 def _taken_back(turns: Sequence[tuple[int, f.AnyFact, tuple[f.Decision, ...]]], i: int) -> bool:

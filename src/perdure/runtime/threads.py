@@ -68,12 +68,9 @@ class ThreadPool:
     def _run(self, attempt: Attempt) -> None:
         current.set(attempt)
         try:
-            value = attempt.call()
-            if not attempt.done:
-                attempt.succeed(value, self.pools.payload_max)
+            attempt.succeed(attempt.call(), self.pools.payload_max)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the node's
-            if not attempt.done:
-                attempt.fail(error)
+            attempt.fail(error)
 
     def _collect(self) -> None:
         self._told = False

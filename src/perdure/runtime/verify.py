@@ -11,7 +11,7 @@ from perdure.kernel.audit import audit
 from perdure.kernel.audit_report import AuditReport
 from perdure.kernel.audit_subject import ReplayResult, Subject
 from perdure.kernel.decider import Catalogue
-from perdure.kernel.flow import Limits
+from perdure.kernel.flow import Limits, Watch
 from perdure.kernel.graph import Graph
 from perdure.model import fact as f
 from perdure.model.run import Life, RunRow
@@ -24,16 +24,22 @@ from perdure.state.store import InboxRow, Loaded, Query, Store
 PAGE = 500
 
 
-async def verify_run(store: Store, catalogue: Registry, settings: Settings, run_id: str) -> AuditReport:
-    """The four conditions over one run. Raises: `UnknownRun`; `StoreDamaged` for facts that cannot be read."""
+async def verify_run(
+    store: Store, catalogue: Registry, settings: Settings, run_id: str, *, watch: Watch | None = None
+) -> AuditReport:
+    """The four conditions over one run. Shape: `watch` interrupts code that blocks, where the caller has more to do.
+
+    Raises: `UnknownRun`; `StoreDamaged` for facts that cannot be read.
+    """
     found = await store.load([run_id], whole=True)
     if not found:
         raise UnknownRun(run_id)
-    return audit(await _subject(store, catalogue, settings, found[0], await _inbox(store)))
+    limits = Limits(settings.payload_max, settings.turn_callbacks_max, settings.children_depth_max, watch=watch)
+    return audit(await _subject(store, catalogue, limits, found[0], await _inbox(store)))
 
 
 async def _subject(
-    store: Store, catalogue: Registry, settings: Settings, one: Loaded, inbox: Sequence[InboxRow]
+    store: Store, catalogue: Registry, limits: Limits, one: Loaded, inbox: Sequence[InboxRow]
 ) -> Subject:
     row = one.row
     known = decode(one.facts)
@@ -51,7 +57,7 @@ async def _subject(
         facts=facts,
         children={child: rows.get(child) for child in ids},
         parent=rows.get(row.parent),
-        replay=await _replayed(store, catalogue, settings, one, spec),
+        replay=await _replayed(store, catalogue, limits, one, spec),
         graph=graph,
         inbox=sum(1 for waiting in inbox if waiting.message.run == row.id),
     )
@@ -92,7 +98,7 @@ def _folded(history: Known) -> Known:
 
 
 async def _replayed(
-    store: Store, catalogue: Catalogue, settings: Settings, one: Loaded, spec: WorkflowSpec | None
+    store: Store, catalogue: Catalogue, limits: Limits, one: Loaded, spec: WorkflowSpec | None
 ) -> ReplayResult | None:
     """Run the code over the history; None where the code is not known here,
     or does not end the run (a forced cancel).
@@ -104,7 +110,6 @@ async def _replayed(
     hashes = blobs_of(known)
     if hashes:
         fill(known, await store.blobs(sorted(hashes)))
-    limits = Limits(settings.payload_max, settings.turn_callbacks_max, settings.children_depth_max)
     decider: Any = make(row.id, spec, catalogue, limits)
     decider.journal = {}
     try:

@@ -1,0 +1,449 @@
+"""Attempts on virtual time: timeouts, deadlines, heartbeats and progress, retries, bounds, and what a task may ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import NotDone, NotInWorkflow, Retry, RunFailed, StepFailed, task, workflow
+from perdure.model import fact as f
+from perdure.testing import World
+
+SAID: list[Any] = []
+NOW: list[World] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said() -> Iterator[None]:
+    SAID.clear()
+    yield
+    SAID.clear()
+    NOW.clear()
+
+
+def _second() -> float:
+    """The world's time, in seconds since this test's first look at it."""
+    return round(NOW[0].clock.mono_ns / 1e9 - 1, 1)
+
+
+def _world(**settings: Any) -> World:
+    world = World("memory:", **settings)
+    NOW.append(world)
+    return world
+
+
+def _failed(world: World, run: str = "r") -> list[tuple[int, str, float | None]]:
+    """The recorded failures: attempt, kind, and the delay until the next one in seconds."""
+    facts = [fact for fact in world.history(run) if isinstance(fact, f.AttemptFailed)]
+    return [
+        (fact.attempt, fact.failure.kind, None if fact.retry_at is None else (fact.retry_at - fact.at) / 1e6)
+        for fact in facts
+    ]
+
+
+# --- timeouts and deadlines -----------------------------------------------------------------------
+
+
+@task(timeout="10s", retry=Retry(attempts=3, first="5s", factor=3, jitter=False))
+async def slow(seconds: float) -> str:
+    SAID.append((perdure.attempt(), _second()))
+    await asyncio.sleep(seconds)  # work
+    return "done"
+
+
+@workflow
+async def calls_slow(seconds: float) -> str:
+    return await slow(seconds)
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_timeout_bounds_each_attempt_and_a_retry_waits_as_it_says(crash: bool) -> None:
+    """Goal: each attempt gets the whole timeout, the delays are those of the policy, over an engine's death too."""
+    with _world() as world:
+        world.start(calls_slow, 60, id="r")
+        if crash:
+            world.advance(12)
+            world.restart()
+        with pytest.raises(RunFailed, match="attempt 3 took more than 10s"):
+            world.result("r")
+        assert SAID == [(1, 0.0), (2, 15.0), (3, 40.0)]
+        assert _failed(world) == [(1, "timeout", 5.0), (2, "timeout", 15.0), (3, "timeout", None)]
+        assert world.audit_all() == []
+
+
+def test_an_attempt_just_within_its_timeout_counts() -> None:
+    """Goal: the bound is the one that is given, to the millisecond."""
+    with _world() as world:
+        assert world.run(calls_slow, 9.999) == "done"
+        assert world.run(calls_slow, 0) == "done"
+
+
+@task(deadline="25s", retry=Retry(attempts=100, first="10s", factor=1, jitter=False))
+async def within(seconds: float, fails: bool) -> str:
+    SAID.append((perdure.attempt(), _second()))
+    await asyncio.sleep(seconds)  # work
+    if fails:
+        raise ValueError("again")
+    return "done"
+
+
+@workflow
+async def calls_within(seconds: float, fails: bool) -> str:
+    return await within(seconds, fails)
+
+
+def test_a_deadline_bounds_the_step_with_all_its_attempts() -> None:
+    """Goal: no retry is planned behind it, and an attempt that crosses it fails there, for good."""
+    with _world() as world:
+        with pytest.raises(RunFailed, match="again"):
+            world.run(calls_within, 3, True, id="r")
+        assert SAID == [(1, 0.0), (2, 13.0)]
+        assert _failed(world) == [(1, "error", 10.0), (2, "error", None)]
+        SAID.clear()
+        with pytest.raises(RunFailed, match="deadline of 25s is over"):
+            world.run(calls_within, 30, False, id="q")
+        assert _failed(world, "q") == [(1, "deadline", None)]
+        assert world.audit_all() == []
+
+
+def test_a_deadline_goes_on_while_nothing_runs() -> None:
+    """Goal: the time in which the engine was down counts; a step whose deadline has passed is not begun again."""
+    with _world() as world:
+        world.start(calls_within, 20, False, id="r")
+        world.advance(5)
+        world.restart(away="1h")
+        with pytest.raises(RunFailed, match="deadline"):
+            world.result("r")
+        assert SAID == [(1, 0.0)]
+        assert world.audit_all() == []
+
+
+def found(seconds: float, fails: bool) -> str:
+    SAID.append("asked")
+    return "found"
+
+
+def not_done(seconds: float, fails: bool) -> str:
+    SAID.append("asked")
+    raise NotDone
+
+
+def _once(probe: Any) -> Any:
+    policy = Retry(attempts=5, first="10s", jitter=False)
+
+    @task(deadline="25s", at_most_once=True, probe=probe, retry=policy, name="once")
+    async def once(seconds: float, fails: bool) -> str:
+        SAID.append("begun")
+        await asyncio.sleep(seconds)  # work
+        if fails:
+            raise ConnectionError("lost")
+        return "done"
+
+    async def calls_once(seconds: float, fails: bool) -> str:
+        return await once(seconds, fails)
+
+    return workflow(calls_once)
+
+
+def test_a_probe_is_asked_whatever_the_hour() -> None:
+    """Goal: an at-most-once step that may have begun is asked for, also when its deadline is long over."""
+    flow = _once(found)
+    with _world(serve=[flow]) as world:
+        world.start(flow, 20, False, id="r")
+        world.advance(5)
+        world.restart(away="1h")
+        assert world.result("r") == "found"
+        assert SAID == ["begun", "asked"]
+        assert world.audit_all() == []
+
+
+def test_a_deadline_that_is_over_before_an_attempt_leaves_no_doubt() -> None:
+    """Goal: a retry that became due while nothing ran is not made, and its step fails without a person's word."""
+    flow = _once(not_done)
+    with _world(serve=[flow]) as world:
+        world.start(flow, 2, True, id="r")
+        world.advance(5)
+        world.restart(away="1h")
+        with pytest.raises(RunFailed, match="deadline of 25s is over"):
+            world.result("r")
+        assert SAID == ["begun", "asked"]
+        assert world.audit_all() == []
+
+
+# --- heartbeats and progress ----------------------------------------------------------------------
+
+
+@task(heartbeat="10s", retry=Retry(attempts=2, first="1s", jitter=False))
+async def beats(beats: int, pause: float, then: float) -> list[Any]:
+    found = [perdure.attempt(), perdure.progress()]
+    for number in range(beats):
+        perdure.heartbeat({"attempt": perdure.attempt(), "row": number})
+        await asyncio.sleep(pause)  # work
+    await asyncio.sleep(then if perdure.attempt() == 1 else 0)  # work
+    return found
+
+
+@workflow
+async def calls_beats(beats_: int, pause: float, then: float) -> list[Any]:
+    return await beats(beats_, pause, then)
+
+
+def test_heartbeats_keep_an_attempt_alive() -> None:
+    """Goal: an attempt may take a hundred times its heartbeat, as long as it says that it lives."""
+    with _world() as world:
+        assert world.run(calls_beats, 100, 9.5, 0) == [1, None]
+
+
+def test_silence_fails_an_attempt_and_its_progress_goes_to_the_next() -> None:
+    """Goal: ten seconds after the last heartbeat; the next attempt is told how far this one was."""
+    with _world() as world:
+        assert world.run(calls_beats, 3, 4, 60, id="r") == [2, {"attempt": 1, "row": 2}]
+        assert _failed(world) == [(1, "heartbeat", 1.0)]
+        assert world.audit_all() == []
+
+
+def test_progress_outlives_the_engine() -> None:
+    """Goal: what was told before a crash is there for the attempt that is made again, and can be seen meanwhile."""
+    with _world() as world:
+        world.start(calls_beats, 8, 5, 0, id="r")
+        world.advance(18)
+        assert world.play(world.engine.state("r")).metadata.progress == {"beats#1": {"attempt": 1, "row": 3}}
+        world.restart()
+        assert world.result("r") == [1, {"attempt": 1, "row": 3}]
+        assert world.play(world.engine.state("r")).metadata.progress == {}
+
+
+@task
+async def chatters(times: int) -> None:
+    for number in range(times):
+        perdure.heartbeat(number)
+        await asyncio.sleep(0.01)  # work
+
+
+@workflow
+async def calls_chatters(times: int) -> None:
+    await chatters(times)
+
+
+def test_progress_is_written_at_most_once_a_second() -> None:
+    """Goal: a thousand heartbeats in ten seconds cost ten writes, and the last of them is seen."""
+    with _world() as world:
+        world.start(calls_chatters, 1000, id="r")
+        before = world.store.commits
+        world.advance(9.5)
+        assert 8 <= world.store.commits - before <= 11
+        assert world.play(world.engine.state("r")).metadata.progress["chatters#1"] >= 800
+        world.result("r")
+
+
+# --- retries --------------------------------------------------------------------------------------
+
+
+class Busy(Exception):
+    """A service that says when to come again."""
+
+    def __init__(self, retry_after: Any) -> None:
+        super().__init__("busy")
+        self.retry_after = retry_after
+
+
+def _raising(error: Any, **options: Any) -> Any:
+    @task(name="raises", **options)
+    async def raises(value: int) -> int:
+        SAID.append(_second())
+        raise error
+
+    async def calls(value: int) -> int:
+        return await raises(value)
+
+    return workflow(calls)
+
+
+def test_delays_grow_up_to_their_maximum() -> None:
+    """Goal: first, first x factor, … up to max, and not more attempts than are allowed."""
+    flow = _raising(ValueError("no"), retry=Retry(attempts=6, first="2s", factor=3, max="30s", jitter=False))
+    with _world() as world:
+        with pytest.raises(RunFailed) as caught:
+            world.run(flow, 1, id="r")
+        assert [delay for _, _, delay in _failed(world)] == [2.0, 6.0, 18.0, 30.0, 30.0, None]
+        assert caught.value.failure.attempts == 6
+
+
+def test_jitter_is_drawn_from_the_runs_seed() -> None:
+    """Goal: within the bound, different from step to step, and the same when it is folded again."""
+    flow = _raising(ValueError("no"), retry=Retry(attempts=8, first="10s", factor=2, max="1m"))
+    delays = []
+    for seed in range(5):
+        with World("memory:", seed) as world:
+            NOW[:] = [world]
+            with pytest.raises(RunFailed):
+                world.run(flow, 1, id="r")
+            found = [delay for _, _, delay in _failed(world)][:-1]
+            bounds = [10, 20, 40, 60, 60, 60, 60]
+            assert all(0 <= delay <= bound for delay, bound in zip(found, bounds, strict=True) if delay is not None)
+            delays.append(found)
+            assert world.audit_all() == []
+    assert len({tuple(found) for found in delays}) == 5
+
+
+@pytest.mark.parametrize(
+    "after, delay",
+    [
+        (40, 40.0), (40.5, 40.5), ("1m", 60.0), (timedelta(hours=1), 3600.0), (3, 10.0), (0, 10.0), (-5, 10.0),
+        ("soon", 10.0), (None, 10.0), (object(), 10.0), (float("nan"), 10.0), (1e300, 10.0),
+    ],
+)  # fmt: skip
+def test_an_exception_may_ask_for_a_later_retry(after: Any, delay: float) -> None:
+    """Goal: `retry_after` is obeyed where it is later than the policy's delay; nonsense in it harms nobody."""
+    flow = _raising(Busy(after), retry=Retry(attempts=2, first="10s", jitter=False))
+    with _world() as world:
+        with pytest.raises(RunFailed, match="busy"):
+            world.run(flow, 1, id="r")
+        assert _failed(world) == [(1, "error", delay), (2, "error", None)]
+
+
+@pytest.mark.parametrize(
+    "error, attempts",
+    [(ConnectionError("x"), 3), (ConnectionResetError("x"), 1), (TimeoutError("x"), 3), (ValueError("x"), 1),
+     (KeyboardInterrupt("x"), 1), (SystemExit(3), 1)],
+)  # fmt: skip
+def test_only_what_is_to_be_retried_is_retried(error: BaseException, attempts: int) -> None:
+    """Goal: `on` says what, `never` what not though it is one of those, and what is no Exception never."""
+    policy = Retry(attempts=3, first="1s", on=(ConnectionError, TimeoutError), never=(ConnectionResetError,))
+    with _world() as world:
+        with pytest.raises(RunFailed):
+            world.run(_raising(error, retry=policy), 1, id="r")
+        assert len(SAID) == attempts
+
+
+def test_nothing_is_retried_unless_asked() -> None:
+    """Goal: one attempt, unless a policy or the options of a call say otherwise."""
+    with _world() as world:
+        with pytest.raises(RunFailed):
+            world.run(_raising(ValueError("no")), 1)
+        assert len(SAID) == 1
+        SAID.clear()
+        with pytest.raises(RunFailed):
+            world.run(options_of_a_call, 5)
+        assert len(SAID) == 4
+
+
+@task
+async def plainly_fails(value: int) -> None:
+    SAID.append(value)
+    raise ValueError(value)
+
+
+@workflow
+async def options_of_a_call(value: int) -> None:
+    try:
+        await plainly_fails(value)
+    except StepFailed:
+        await plainly_fails.options(retry=Retry(attempts=3, first=0))(value)
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+PEAK = {"now": 0, "most": 0}
+
+
+async def _counted(seconds: float) -> None:
+    PEAK["now"] += 1
+    PEAK["most"] = max(PEAK["most"], PEAK["now"])
+    try:
+        await asyncio.sleep(seconds)  # work
+    finally:
+        PEAK["now"] -= 1
+
+
+@task(concurrency=3, timeout="30s")
+async def three_at_once(seconds: float) -> None:
+    await _counted(seconds)
+
+
+@task
+async def as_many_as_there_are(seconds: float) -> None:
+    await _counted(seconds)
+
+
+@workflow
+async def calls_many(count: int, seconds: float) -> float:
+    begun = perdure.now()
+    await asyncio.gather(*(three_at_once(seconds) for _ in range(count)), return_exceptions=True)
+    return (perdure.now() - begun).total_seconds()
+
+
+@workflow
+async def calls_all(count: int, seconds: float) -> float:
+    begun = perdure.now()
+    await asyncio.gather(*(as_many_as_there_are(seconds) for _ in range(count)))
+    return (perdure.now() - begun).total_seconds()
+
+
+def test_a_tasks_concurrency_holds_over_all_runs() -> None:
+    """Goal: three at once on the node, whoever calls; a place is free again when its attempt is over."""
+    PEAK["most"] = 0
+    with _world() as world:
+        runs = [world.start(calls_many, 6, 10) for _ in range(2)]
+        assert max(world.result(run) for run in runs) == pytest.approx(40, abs=0.1)
+        assert PEAK["most"] == 3
+        PEAK["most"] = 0
+        assert world.run(calls_many, 6, 1000) == pytest.approx(60, abs=0.1)
+        assert PEAK["most"] == 3
+        assert world.run(calls_many, 3, 10) == pytest.approx(10, abs=0.1)
+
+
+def test_a_node_makes_so_many_async_attempts_at_once() -> None:
+    """Goal: the setting is the bound, and all come to their turn."""
+    PEAK["most"] = 0
+    with _world(async_max=7) as world:
+        assert world.run(calls_all, 20, 10) == pytest.approx(30, abs=0.1)
+        assert PEAK["most"] == 7
+
+
+# --- what a task may ask --------------------------------------------------------------------------
+
+
+def _asked(value: str) -> list[Any]:
+    SAID.append([perdure.run_id(), perdure.attempt(), perdure.idempotency_key(), perdure.progress()])
+    if perdure.attempt() < 3:
+        raise ValueError(value)
+    return list(SAID[-1])
+
+
+@task(retry=Retry(attempts=3, first="1s"))
+async def asks(value: str) -> list[Any]:
+    return _asked(value)
+
+
+@task(retry=Retry(attempts=3, first="1s"))
+def asks_in_a_thread(value: str) -> list[Any]:
+    return _asked(value)
+
+
+@workflow
+async def calls_asks(threads: bool) -> list[Any]:
+    assert perdure.run_id() == "r"
+    return await (asks_in_a_thread("x") if threads else asks("x"))
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_task_knows_its_run_its_attempt_and_its_key(threads: bool) -> None:
+    """Goal: one idempotency key for all attempts of a step; the number tells them apart."""
+    with _world() as world:
+        world.run(calls_asks, threads, id="r")
+        name = "asks_in_a_thread" if threads else "asks"
+        assert [["r", number, f"r:1:{name}#1", None] for number in (1, 2, 3)] == SAID
+
+
+@pytest.mark.parametrize("name", ["heartbeat", "progress", "attempt", "idempotency_key", "run_id"])
+def test_outside_a_task_they_say_where_they_work(name: str) -> None:
+    """Goal: calling them in plain code is told as what it is."""
+    with pytest.raises(NotInWorkflow, match=f"{name} works inside a task"):
+        getattr(perdure, name)()

@@ -40,8 +40,7 @@ def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
                 reply.set_exception(value)
     node.queue.extendleft(entry for entry in reversed(again) if not isinstance(entry, Tick))
     if isinstance(error, StoreLost):
-        log.error("the store is lost: %s", error)
-        let_go(node, error)
+        lose(node, error)
         return
     if isinstance(error, StoreUnavailable):
         if node.failed is None:
@@ -96,6 +95,13 @@ def _set_aside(node: Node, run_id: str, reason: str) -> None:
     node.on_load.quarantine(run_id, Trouble("refused", reason), waiting)
 
 
+def lose(node: Node, error: StoreLost) -> None:
+    """The store can keep nothing any more: stop for good, tell everyone (S27)."""
+    if node.lost is None:
+        log.error("the store is lost: %s", error)
+    let_go(node, error)
+
+
 def let_go(node: Node, error: StoreError) -> None:
     """Nothing more is folded or written: everyone who waits is told why (S25, S27)."""
     node.lost = error
@@ -108,6 +114,5 @@ def let_go(node: Node, error: StoreError) -> None:
     for waiter in (*waiting, *node.room):
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
-    node.queue.clear()
-    node.waiters.clear()
-    node.room.clear()
+    for one in (node.queue, node.waiters, node.room, node.on_load.wanted):
+        one.clear()

@@ -7,7 +7,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import find, given, settings
+from hypothesis import given, settings
 
 from perdure.authoring.definition import Graph
 from perdure.kernel.audit import AuditTail
@@ -68,10 +68,3 @@ def test_one_state_of_chance_draws_one_graph() -> None:
     """Goal: what was drawn can be drawn again from its seed."""
     assert draw_graph(Random(3)).definition == draw_graph(Random(3)).definition
     assert draw_graph(Random(3)).definition != draw_graph(Random(4)).definition
-
-
-def test_examples_shrink_to_what_is_simple() -> None:
-    """Goal: a failing example is told as its smallest: one operation, two steps."""
-    few = settings(max_examples=50, database=None)
-    assert find(programs(), lambda _: True, settings=few) == [["step", 1]]
-    assert len(find(graphs(), lambda _: True, settings=few).definition.nodes) == 2

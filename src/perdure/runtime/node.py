@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -71,6 +71,7 @@ class Node:
         self.rescan: Any = None
         self.hint: Any = None  # the sweep's: there is something new in the inbox
         self.on_commit: list[Any] = []
+        self.note: Callable[[], bytes] | None = None  # what the epoch's own remarks are from now on
 
     # --- what arrives ------------------------------------------------------------------------------
 
@@ -258,6 +259,8 @@ class Node:
         work, advance.work = advance.work, Work()
         self._progress(work)
         work.batch.clock = advance.now
+        if self.note is not None:
+            work.batch.note, self.note = self.note(), None
         try:
             answer = self.store.commit(work.batch)
         except StoreError as error:

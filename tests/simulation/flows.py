@@ -89,3 +89,21 @@ async def deadly_again(n: int) -> int:
 @workflow
 async def dies_in_a_retry(n: int) -> int:
     return await deadly_again(n)
+
+
+@workflow
+async def sleeps(seconds: float, times: int) -> int:
+    """Sleep so often so long, and do nothing else."""
+    for _ in range(times):
+        await asyncio.sleep(seconds)  # durable
+    return times
+
+
+@workflow
+async def naps_and_hears(seconds: float, count: int) -> list[int]:
+    """Sleep, and then take one signal, so often."""
+    heard = []
+    for _ in range(count):
+        await asyncio.sleep(seconds)  # durable
+        heard.append(await wait_signal("n", int))
+    return heard

@@ -26,14 +26,16 @@ def judge(deaths: Sequence[tuple[tuple[str, ...], bool]]) -> Suspicion:
     that did not, the suspects are the runs that every one of the row carried; half of them are carried next.
     """
     row: list[frozenset[str]] = []
+    suspects: frozenset[str] = frozenset()
     for carried, harmless in deaths:
-        if harmless or not carried:
-            break
+        # Going back from the newest death, the suspects narrow as halves were carried; who was not in all is cleared.
+        narrowed = suspects.intersection(carried) if row else frozenset(carried)
+        if harmless or not narrowed:
+            break  # a death without any of them had another cause
+        suspects = narrowed
         row.append(frozenset(carried))
     if len(row) < DEATHS_MIN:
         return NOBODY
-    # Going back from the newest death, the suspects narrow as halves were carried.
-    suspects = row[0]
     alone = 0
     for one in row:
         if one != suspects:

@@ -71,6 +71,8 @@ class Loader:
         self.group: dict[str, list[Any]] = {}  # what is being read now
         self.stale: set[str] = set()  # what of it has moved since
         self.joining: dict[str, Install] = {}  # what was read, and is not folded yet
+        self.aside: set[str] = set()  # runs that go to attention since they cannot be folded or written
+        self.given_up: dict[str, str] = {}  # those of which not even that is taken, with the reason
         self.suspects: Suspects
         self.recovery = Recovery(self)
         self.revive = Revive(self)
@@ -229,6 +231,9 @@ class Loader:
         self, run_id: str, one: Loaded | None, history: Any, entries: list[Any], children: dict[str, RunRow]
     ) -> None:
         node = self.node
+        if run_id in self.given_up:
+            self.give_up(run_id, entries, self.given_up[run_id])
+            return
         forced = next((entry for entry in entries if _is_forced(entry)), None)
         if forced is not None and one is not None and one.row.life is Life.LIVE and one.row.seq:
             entries.remove(forced)
@@ -456,6 +461,17 @@ class Loader:
                 if isinstance(entry, Item):
                     node.refuse(entry, BatchRefused(f"run {run_id} was not started: {trouble.reason}"))
         node.wake()
+
+    def give_up(self, run_id: str, entries: list[Any], reason: str) -> None:
+        """Nothing that the run writes is taken: it stays as the store has it until the next start."""
+        if run_id not in self.given_up:
+            log.error("run %s stays as it is: %s", run_id, reason)
+        self.given_up[run_id] = reason
+        for entry in (*entries, *self.wanted.pop(run_id, ())):
+            if isinstance(entry, Attempt):
+                self.node.pools.forget(entry)
+            elif entry.reply is not None and not entry.reply.done():
+                entry.reply.set_exception(BatchRefused(f"run {run_id} stays as it is: {reason}"))
 
     def _again(self, run_id: str, entries: list[Any]) -> None:
         """What waited for a run that needs attention now: attempts are dropped, messages are kept for it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -19,7 +19,7 @@ from perdure.clock import Clock
 from perdure.errors import EngineStopped, PerdureError, StoreError, StoreUnavailable
 from perdure.model import message as m
 from perdure.model.run import Life
-from perdure.runtime.admission import fold_start
+from perdure.runtime.admission import fold_start, queue
 from perdure.runtime.admission import refused as start_refused
 from perdure.runtime.advance import Advance
 from perdure.runtime.attempt import Attempt
@@ -70,6 +70,7 @@ class Node:
         self.rescan: Any = None
         self.hint: Any = None  # the sweep's: there is something new in the inbox
         self.on_commit: list[Any] = []
+        self.note: Callable[[], bytes] | None = None  # what the epoch's own remarks are from now on
 
     # --- what arrives ------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class Node:
         pending = advance.pending
         while queue and len(facts) < facts_max and work.size < size_max:
             if self.suspects and not self._alone(work):
-                return
+                break
             entry = queue.popleft()
             entries.append(entry)
             self.folding = entry
@@ -155,14 +156,15 @@ class Node:
 
     def _alone(self, work: Work) -> bool:
         """While runs are suspected of making the store refuse, each gets a batch of its own."""
-        entry = self.queue[0]
-        run_id = run_of(entry)
-        if run_id in self.suspects or work.solo:
-            if work.entries and work.solo and run_of(work.entries[0]) != run_id:
-                return False
-            if work.entries and not work.solo:
-                return False
-            work.solo = True
+        run_id = run_of(self.queue[0])
+        if work.solo and not work.empty():
+            return work.solo == run_id
+        work.solo = ""
+        if run_id not in self.suspects:
+            return True
+        if not work.empty():
+            return False
+        work.solo = run_id
         return True
 
     def _fold_other(self, entry: Entry) -> None:
@@ -231,14 +233,21 @@ class Node:
 
     def _fold_inner(self, message: m.Message) -> None:
         """A message from one run to another of this node: folded in the same batch."""
-        advance = self.advance
+        advance, solo = self.advance, self.advance.work.solo
         if isinstance(message, m.Start):
             if message.run not in advance.runs:
                 try:
+                    if solo:
+                        queue(self, Item(message), message)
+                        return
                     run = advance.start(message)
                     advance.work.starts[run.id] = (run, Item(message))
                 except PerdureError as error:
                     advance.send(not_started(message, error))
+            return
+        if solo and message.run != solo:
+            advance.work.batch.inbox.append(message)  # type: ignore[arg-type]
+            advance.work.loads.add(message.run)
             return
         run_or_none = advance.runs.get(message.run)
         if run_or_none is not None and run_or_none.life is Life.LIVE:
@@ -254,6 +263,8 @@ class Node:
         work, advance.work = advance.work, Work()
         self._progress(work)
         work.batch.clock = advance.now
+        if self.note is not None:
+            work.batch.note, self.note = self.note(), None
         try:
             answer = self.store.commit(work.batch)
         except StoreError as error:
@@ -283,8 +294,8 @@ class Node:
         self.committed += 1
         self.facts_committed += len(work.batch.facts)
         self.pause_s = PAUSE_FIRST_S
-        if work.solo:
-            self.suspects.discard(run_of(work.entries[0]) if work.entries else "")
+        if work.batch.facts:
+            self.suspects.discard(work.solo)
         if committed.refused:
             self._refused(work, committed.refused)
         _tell(work)
@@ -396,6 +407,7 @@ class Node:
         self.resident.pop(run.id, None)
         run.decider.drop()
         self.on_load.left(run.id)
+        self.on_load.aside.discard(run.id)
         if run.id in self.waiters:
             self.tell(run.ended())
 

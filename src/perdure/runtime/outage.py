@@ -71,8 +71,8 @@ def _retry(node: Node) -> None:
 
 def _blame(node: Node, error: StoreError, work: Work) -> None:
     """The store refused the batch itself: find the run at fault by giving each a batch of its own."""
-    touched = {run.id for run in work.runs}
-    if work.solo or len(touched) <= 1:
+    touched = {run.id for run in work.runs} | work.starts.keys() or {run_of(entry) for entry in work.entries}
+    if len(touched) <= 1:
         for run_id in touched:
             log.error("run %s is refused by the store: %s", run_id, error)
             _set_aside(node, run_id, f"the store refuses its facts: {error}")
@@ -92,7 +92,12 @@ def _set_aside(node: Node, run_id: str, reason: str) -> None:
     """Let a run go to attention; what waits for it in the queue waits for that."""
     waiting = [entry for entry in node.queue if run_of(entry) == run_id]
     node.queue = deque(entry for entry in node.queue if run_of(entry) != run_id)
-    node.on_load.quarantine(run_id, Trouble("refused", reason), waiting)
+    loader = node.on_load
+    if run_id in loader.aside:
+        loader.give_up(run_id, waiting, reason)
+    else:
+        loader.aside.add(run_id)
+        loader.quarantine(run_id, Trouble("refused", reason), waiting)
 
 
 def lose(node: Node, error: StoreLost) -> None:

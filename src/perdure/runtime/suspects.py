@@ -74,12 +74,12 @@ class Suspects:
 
     def carried(self, run: LiveRun) -> None:
         """Marked steps of this run are about to begin: the note says so in the same commit."""
-        if len(self.note.carried) < CARRIED_MAX and run.id not in self.note.carried[-1:]:
-            first = not self.note.carried
-            self.note.carried.append(run.id)
-            self.node.advance.work.batch.note = msgspec.json.encode(self.note)
-            if first:
+        carried = self.note.carried
+        if len(carried) < CARRIED_MAX and run.id not in carried[-1:]:
+            carried.append(run.id)
+            if len(carried) == 1:
                 self.node.loop.call_later(MINUTE_S, self._lived, self.note)
+        self.node.note = self._encoded  # once a commit, however many are carried in it
 
     def _lived(self, note: Note) -> None:
         """A minute has passed since marked steps were begun: they do not kill at once."""
@@ -104,8 +104,11 @@ class Suspects:
 
     def keep(self) -> None:
         """Let the next commit keep the note, and the engine's time with it."""
-        self.node.advance.work.batch.note = msgspec.json.encode(self.note)
+        self.node.advance.work.batch.note = self._encoded()
         self.node.wake()
+
+    def _encoded(self) -> bytes:
+        return msgspec.json.encode(self.note)
 
     def _release(self) -> None:
         """Those carried first are harmless, or slow: carry the others, who are judged on their own."""

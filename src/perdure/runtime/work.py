@@ -78,7 +78,8 @@ class Mark(NamedTuple):
 
 
 class Work:
-    """Shape: `entries` are what was folded, in order, to be folded again when the commit fails.
+    """Shape: `entries` are what was folded, in order, to be folded again when the commit fails; `solo` is the run that
+           this is for alone, since the store may refuse what it writes (empty: for any).
 
     Units: `size` bytes of fact bodies.
     """
@@ -108,7 +109,7 @@ class Work:
         self.attempts: list[Attempt] = []
         self.loads: set[str] = set()
         self.size = 0
-        self.solo = False
+        self.solo = ""
 
     def mark(self) -> Mark:
         """How much there is now, to come back to."""

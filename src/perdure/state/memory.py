@@ -91,26 +91,27 @@ class MemoryStore:
     def _refused(self, starts: list[NewRun]) -> tuple[list[NewRun], set[str]]:
         """The starts that are left out, and the requests among theirs that had an answer."""
         refused, repeated = [], set()
-        ids, requests = set(self._runs) | set(self._tombstones), set(self._answers)
+        ids, requests = set[str](), set[str]()
         for start in starts:
-            if start.request and start.request in requests:
-                repeated.add(start.request)
+            id, request = start.ref.id, start.request
+            if request and (request in requests or request in self._answers):
+                repeated.add(request)
                 refused.append(start)
-            elif start.ref.id in ids:
+            elif id in ids or id in self._runs or id in self._tombstones:
                 refused.append(start)
             else:
-                ids.add(start.ref.id)
-                requests.add(start.request)
+                ids.add(id)
+                requests.add(request)
         return refused, repeated
 
     def _check(self, batch: Batch, dropped: set[Ref]) -> None:
         """Raises: `BatchRefused` for facts that do not follow, or rows of a run that there is none of."""
-        known = {start.ref.id for start in batch.starts if start.ref not in dropped} | set(self._runs)
+        new = {start.ref.id for start in batch.starts if start.ref not in dropped}
         said = [
             row[0] for rows in (batch.facts, batch.updates, batch.blobs, batch.snapshots, batch.restart) for row in rows
         ]
         for ref in said:
-            if ref not in dropped and ref.id not in known:
+            if ref not in dropped and ref.id not in new and ref.id not in self._runs:
                 raise BatchRefused(f"there is no run {ref.id}")
         last: dict[str, int] = {}
         for ref, seq, _, _ in batch.facts:

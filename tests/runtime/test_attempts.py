@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -175,6 +176,60 @@ def test_a_deadline_that_is_over_before_an_attempt_leaves_no_doubt() -> None:
         assert world.audit_all() == []
 
 
+@task(timeout="10m", heartbeat="10s")
+async def beats_for_a_while(seconds: int) -> str:
+    for _ in range(seconds):
+        perdure.heartbeat()
+        await asyncio.sleep(1)  # work
+    return "done"
+
+
+@workflow
+async def calls_beats_for_a_while(seconds: int) -> str:
+    return await beats_for_a_while(seconds)
+
+
+@pytest.mark.parametrize("jump", [3_600, -3_600, 30 * 86_400])
+def test_a_clock_that_jumps_ends_no_attempt(jump: float) -> None:
+    """Goal: an attempt's timeout is of its own time: a step of the wall clock is neither too long nor for ever."""
+    with _world() as world:
+        world.start(calls_beats_for_a_while, 60, id="r")
+        world.advance(30)
+        world.clock.step_wall(jump)
+        assert world.result("r") == "done"
+        world.start(calls_beats_for_a_while, 601, id="q")
+        world.advance(300)
+        world.clock.step_wall(jump)
+        with pytest.raises(RunFailed, match="took more than 600s"):
+            world.result("q")
+
+
+@task(timeout="1d")
+async def long_bounded(seconds: float) -> None:
+    await asyncio.sleep(seconds)  # work
+
+
+@workflow
+async def calls_long_bounded(rounds: int) -> None:
+    first = long_bounded(3600)
+    for _ in range(rounds):
+        await asyncio.gather(*(long_bounded(0) for _ in range(1_000)))
+    await first
+
+
+def test_the_clocks_of_ended_attempts_are_not_kept() -> None:
+    """Goal: ten thousand attempts that ended long before their timeout of a day leave nothing in memory."""
+    with _world() as world:
+        world.start(calls_long_bounded, 10, id="r")
+        world.advance(60)
+        assert world.row("r").wait.open == 1
+        kept = sum(len(queue.entries) for queue in world.engine.node.pools.expiries.queues.values())
+        assert 1 <= kept <= 2_100
+        world.result("r")
+        world.advance("2d")
+        assert world.engine.node.pools.expiries.queues == {}
+
+
 # --- heartbeats and progress ----------------------------------------------------------------------
 
 
@@ -197,6 +252,15 @@ def test_heartbeats_keep_an_attempt_alive() -> None:
     """Goal: an attempt may take a hundred times its heartbeat, as long as it says that it lives."""
     with _world() as world:
         assert world.run(calls_beats, 100, 9.5, 0) == [1, None]
+
+
+def test_a_beat_in_the_moment_in_which_one_is_missed_counts(caplog: pytest.LogCaptureFixture) -> None:
+    """Goal: the clocks of an attempt that beats just in time are armed once, time and again, without a word."""
+    with caplog.at_level(logging.WARNING), _world() as world:
+        assert world.run(calls_beats, 20, 9.999, 0) == [1, None]
+        world.advance("1h")
+        assert world.engine.node.pools.expiries.queues == {}
+        assert caplog.text == ""
 
 
 def test_silence_fails_an_attempt_and_its_progress_goes_to_the_next() -> None:

@@ -96,11 +96,6 @@ class Decider:
         self.expected = expected
         self._fold[type(fact)](self, fact)
 
-    def wants(self, key: str, attempt: int) -> bool:
-        """Whether an outcome of this attempt is still wanted."""
-        step = self.open.get(key)
-        return step is not None and step.attempt == attempt
-
     def begin(self) -> list[Activity]:
         """The steps whose attempts should begin now; each is told once."""
         fresh = list(self.fresh.values())

@@ -62,8 +62,6 @@ class Node:
         self.resident: OrderedDict[str, None] = OrderedDict()
         self.waiters: dict[str, list[asyncio.Future[Ended]]] = {}
         self.room: list[asyncio.Future[None]] = []
-        self.committed = 0
-        self.facts_committed = 0
         self.kept_at = 0.0
         self.on_load: Any = None  # the loader's door: asks for a run that is not in memory
         self.on_evict: Any = None
@@ -280,8 +278,6 @@ class Node:
 
     def act(self, work: Work, committed: Committed) -> None:
         """The batch is durable: tell callers, begin attempts, let go of what has ended."""
-        self.committed += 1
-        self.facts_committed += len(work.batch.facts)
         self.pause_s = PAUSE_FIRST_S
         if work.solo:
             self.suspects.discard(run_of(work.entries[0]) if work.entries else "")

@@ -246,3 +246,14 @@ async def good() -> int:
 @workflow
 async def goes_on() -> int:
     return await good()
+
+
+CTRL_C: set[str] = set()
+
+
+@workflow
+async def interrupted() -> int:
+    found = await good()
+    if CTRL_C:
+        raise KeyboardInterrupt
+    return found

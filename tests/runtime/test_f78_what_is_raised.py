@@ -55,7 +55,7 @@ def test_f78_what_a_task_declares_comes_back_or_is_a_failure(name: str) -> None:
         assert world.audit_all() == []
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name in KINDS if "KeyboardInterrupt" not in name])
 def test_f78_what_a_flow_raises_ends_its_run_alone(name: str) -> None:
     """Goal: the run fails or needs attention; the engine, and a replay of it, go on."""
     with World("memory:", serve=[flows.goes_on]) as world:
@@ -65,6 +65,20 @@ def test_f78_what_a_flow_raises_ends_its_run_alone(name: str) -> None:
         assert world.run(flows.goes_on) == 1
         world.restart()
         assert world.status("r") in {"failed", "attention"}
+        assert world.audit_all() == []
+
+
+def test_s25_ctrl_c_in_a_flow_ends_the_program_and_not_the_run() -> None:
+    """Goal: whatever instruction it hits, the interrupt goes out, and the turn is folded again at the next start."""
+    flows.CTRL_C.add("now")
+    with World("memory:", serve=[flows.interrupted, flows.goes_on]) as world:
+        with pytest.raises(KeyboardInterrupt):
+            world.run(flows.interrupted, id="r")
+        assert [row.status for row in world.rows() if row.id == "r"] in ([], ["running"])
+        flows.CTRL_C.clear()
+        world.restart()
+        assert world.run(flows.interrupted, id="r") == 1
+        assert world.run(flows.goes_on) == 1
         assert world.audit_all() == []
 
 

@@ -242,7 +242,11 @@ class Desk:
         """A person's word on a step of a run that needs attention."""
         if how not in {"result", "fail", "retry"}:
             raise BadCall(f'how={how!r}: "result", "fail" or "retry"')
-        raw = msgspec.Raw(canonical(SIGNAL_VALUE.encode(result, self.settings.payload_max))) if how == "result" else f.NULL
+        raw = (
+            msgspec.Raw(canonical(SIGNAL_VALUE.encode(result, self.settings.payload_max)))
+            if how == "result"
+            else f.NULL
+        )
         step, by = _text(step, "step"), _text(by, "by")
         await self._ask(m.Resolve(run=check_id(run_id), step=step, how=how, result=raw, by=by), request_id)
 

@@ -115,6 +115,9 @@ class Node:
             self.fold()
             if self.flying is None and not self.advance.work.empty():
                 self.commit()
+        except KeyboardInterrupt:  # Ctrl-C hit a flow: no run pays for that (S25), its turn is folded again
+            fail(self, StoreUnavailable("interrupted"))
+            raise
         except Exception as error:
             log.exception("run %s cannot be folded: it is set aside", run_of(self.folding))
             isolate(self, run_of(self.folding), f"{type(error).__name__}: {error}")

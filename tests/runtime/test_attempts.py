@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import NotDone, NotInWorkflow, Retry, RunFailed, task, workflow
+from perdure import NeedsAttention, NotDone, NotInWorkflow, Retry, RunFailed, task, workflow
 from perdure.testing import World
 from tests.runtime.timed import failed
 
@@ -218,6 +218,40 @@ def test_the_clocks_of_ended_attempts_are_not_kept() -> None:
         world.result("r")
         world.advance("2d")
         assert world.engine.node.pools.expiries.queues == {}
+
+
+@task(deadline="25s", at_most_once=True)
+async def doubtful_within(seconds: float) -> str:
+    SAID.append("begun")
+    if len(SAID) == 1:
+        raise ConnectionError("lost")
+    return "done"
+
+
+@workflow
+async def calls_doubtful_within(seconds: float) -> str:
+    return await doubtful_within(seconds)
+
+
+def test_a_deadline_begins_anew_with_a_persons_word() -> None:
+    """Goal: a run that is retried, or a step that is resolved to be made again, days later has its whole time again."""
+    with _world() as world:
+        with pytest.raises(RunFailed):
+            world.run(calls_within, 30, False, id="r")
+        world.advance("2d")
+        SAID.clear()
+        world.play(world.engine.retry("r"))
+        world.restart()
+        with pytest.raises(RunFailed, match="deadline"):
+            world.result("r")
+        assert [number for number, _ in SAID] == [1, 1]  # once more after the death
+        SAID.clear()
+        with pytest.raises(NeedsAttention):
+            world.run(calls_doubtful_within, 1, id="q")
+        world.advance("2d")
+        world.play(world.engine.resolve("q", "doubtful_within#1", "retry"))
+        assert world.result("q") == "done"
+        assert world.audit_all() == []
 
 
 # --- heartbeats and progress ----------------------------------------------------------------------

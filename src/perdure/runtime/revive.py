@@ -204,7 +204,7 @@ class Revive:
         decider = Forced(one.row.id, one.row.workflow, advance.catalogue)
         for seq, fact in effective(known, "graph"):
             decider.on(fact, seq)
-        decider.asked_n, decider.asked_h, decider.generation = one.row.asked_n, one.row.asked_h, one.row.generation
+        decider.asked_n, decider.asked_h = one.row.asked_n, one.row.asked_h
         run = LiveRun(one.row.id, decider.spec, decider)
         run.ref.no, run.seq, run.head, run.generation = one.row.no, one.row.seq, one.row.head, one.row.generation
         run.parent, run.parent_key, run.input_hash = one.row.parent, one.row.parent_key, one.row.input_hash

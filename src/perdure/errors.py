@@ -252,12 +252,6 @@ class EngineStopped(StoreError):
     remedy = Remedy.ASK_LATER
 
 
-class Overloaded(StoreError):
-    """A bounded queue is full; nothing was written."""
-
-    remedy = Remedy.ASK_LATER
-
-
 # --- outcomes that a probe or an operator may state --------------------------------------------
 
 

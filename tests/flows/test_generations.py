@@ -188,6 +188,36 @@ def test_s19_a_run_is_ended_though_its_workflow_is_gone() -> None:
         assert world.audit_all() == []
 
 
+@workflow
+async def charges_in_each(left: int) -> None:
+    await charges("card")
+    if left:
+        perdure.continue_as_new(left - 1)
+    await asyncio.sleep(86_400)  # durable
+    await looks_up("last")
+
+
+@pytest.mark.parametrize("crash", [None, 1, 2, 3])
+def test_s19_a_forced_end_undoes_each_generation_once(crash: int | None) -> None:
+    """Goal: steps of one name in three generations are each undone, once, whatever commit the machine dies beside."""
+    with World("memory:") as world:
+        world.start(charges_in_each, 2, id="r")
+        world.advance(60)
+        if crash is not None:
+            world.store.fail_at(world.store.commits + crash, "crash_after")
+        try:
+            world.cancel("r", "enough", force=True)
+            world.run_to_rest()
+        except SystemExit:
+            assert world.store.fired
+            world.run_to_rest()
+        assert world.status("r") == "cancelled"
+        assert len(_said("card")) == 3
+        undone = [fact.key for fact in world.history("r") if isinstance(fact, f.StepCompleted) and "undo" in fact.key]
+        assert undone == ["undo:charges#1", "undo:charges#1@2", "undo:charges#1@1"]
+        assert world.audit_all() == []
+
+
 def test_s19_a_compensation_that_fails_for_good_waits_for_a_person() -> None:
     """Goal: attention names it; `resolve --result` counts it as undone, and the run then ends as it would have."""
     BROKEN.update({"stock", "refund of card"})

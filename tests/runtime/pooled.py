@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import perdure
@@ -51,6 +52,21 @@ def one_at_a_time(seconds: float) -> float:
     begun = time.monotonic()
     time.sleep(seconds)  # work
     return begun
+
+
+@task(pool="process", deadline="200ms")
+def in_time(path: str) -> None:
+    Path(path).touch()
+
+
+@workflow
+async def waits_in_vain(path: str) -> str:
+    """The only process is held for longer than the next step may wait for it."""
+    held = one_at_a_time(0.5)
+    said = await _kind(in_time(path))
+    await held
+    await one_at_a_time(0)
+    return said
 
 
 def nested() -> Any:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import perdure
-from perdure import NotDone, NotInWorkflow, Retry, RunFailed, StepFailed, task, workflow
-from perdure.model import fact as f
+from perdure import NeedsAttention, NotDone, NotInWorkflow, Retry, RunFailed, task, workflow
 from perdure.testing import World
+from tests.runtime.timed import failed
 
 SAID: list[Any] = []
 NOW: list[World] = []
@@ -35,15 +35,6 @@ def _world(**settings: Any) -> World:
     world = World("memory:", **settings)
     NOW.append(world)
     return world
-
-
-def _failed(world: World, run: str = "r") -> list[tuple[int, str, float | None]]:
-    """The recorded failures: attempt, kind, and the delay until the next one in seconds."""
-    facts = [fact for fact in world.history(run) if isinstance(fact, f.AttemptFailed)]
-    return [
-        (fact.attempt, fact.failure.kind, None if fact.retry_at is None else (fact.retry_at - fact.at) / 1e6)
-        for fact in facts
-    ]
 
 
 # --- timeouts and deadlines -----------------------------------------------------------------------
@@ -72,7 +63,7 @@ def test_a_timeout_bounds_each_attempt_and_a_retry_waits_as_it_says(crash: bool)
         with pytest.raises(RunFailed, match="attempt 3 took more than 10s"):
             world.result("r")
         assert SAID == [(1, 0.0), (2, 15.0), (3, 40.0)]
-        assert _failed(world) == [(1, "timeout", 5.0), (2, "timeout", 15.0), (3, "timeout", None)]
+        assert failed(world) == [(1, "timeout", 5.0), (2, "timeout", 15.0), (3, "timeout", None)]
         assert world.audit_all() == []
 
 
@@ -103,11 +94,11 @@ def test_a_deadline_bounds_the_step_with_all_its_attempts() -> None:
         with pytest.raises(RunFailed, match="again"):
             world.run(calls_within, 3, True, id="r")
         assert SAID == [(1, 0.0), (2, 13.0)]
-        assert _failed(world) == [(1, "error", 10.0), (2, "error", None)]
+        assert failed(world) == [(1, "error", 10.0), (2, "error", None)]
         SAID.clear()
         with pytest.raises(RunFailed, match="deadline of 25s is over"):
             world.run(calls_within, 30, False, id="q")
-        assert _failed(world, "q") == [(1, "deadline", None)]
+        assert failed(world, "q") == [(1, "deadline", None)]
         assert world.audit_all() == []
 
 
@@ -175,6 +166,94 @@ def test_a_deadline_that_is_over_before_an_attempt_leaves_no_doubt() -> None:
         assert world.audit_all() == []
 
 
+@task(timeout="10m", heartbeat="10s")
+async def beats_for_a_while(seconds: int) -> str:
+    for _ in range(seconds):
+        perdure.heartbeat()
+        await asyncio.sleep(1)  # work
+    return "done"
+
+
+@workflow
+async def calls_beats_for_a_while(seconds: int) -> str:
+    return await beats_for_a_while(seconds)
+
+
+@pytest.mark.parametrize("jump", [3_600, -3_600, 30 * 86_400])
+def test_a_clock_that_jumps_ends_no_attempt(jump: float) -> None:
+    """Goal: an attempt's timeout is of its own time: a step of the wall clock is neither too long nor for ever."""
+    with _world() as world:
+        world.start(calls_beats_for_a_while, 60, id="r")
+        world.advance(30)
+        world.clock.step_wall(jump)
+        assert world.result("r") == "done"
+        world.start(calls_beats_for_a_while, 601, id="q")
+        world.advance(300)
+        world.clock.step_wall(jump)
+        with pytest.raises(RunFailed, match="took more than 600s"):
+            world.result("q")
+
+
+@task(timeout="1d")
+async def long_bounded(seconds: float) -> None:
+    await asyncio.sleep(seconds)  # work
+
+
+@workflow
+async def calls_long_bounded(rounds: int) -> None:
+    first = long_bounded(3600)
+    for _ in range(rounds):
+        await asyncio.gather(*(long_bounded(0) for _ in range(1_000)))
+    await first
+
+
+def test_the_clocks_of_ended_attempts_are_not_kept() -> None:
+    """Goal: ten thousand attempts that ended long before their timeout of a day leave nothing in memory."""
+    with _world() as world:
+        world.start(calls_long_bounded, 10, id="r")
+        world.advance(60)
+        assert world.row("r").wait.open == 1
+        kept = sum(len(queue.entries) for queue in world.engine.node.pools.expiries.queues.values())
+        assert 1 <= kept <= 2_100
+        world.result("r")
+        world.advance("2d")
+        assert world.engine.node.pools.expiries.queues == {}
+
+
+@task(deadline="25s", at_most_once=True)
+async def doubtful_within(seconds: float) -> str:
+    SAID.append("begun")
+    if len(SAID) == 1:
+        raise ConnectionError("lost")
+    return "done"
+
+
+@workflow
+async def calls_doubtful_within(seconds: float) -> str:
+    return await doubtful_within(seconds)
+
+
+def test_a_deadline_begins_anew_with_a_persons_word() -> None:
+    """Goal: a run that is retried, or a step that is resolved to be made again, days later has its whole time again."""
+    with _world() as world:
+        with pytest.raises(RunFailed):
+            world.run(calls_within, 30, False, id="r")
+        world.advance("2d")
+        SAID.clear()
+        world.play(world.engine.retry("r"))
+        world.restart()
+        with pytest.raises(RunFailed, match="deadline"):
+            world.result("r")
+        assert [number for number, _ in SAID] == [1, 1]  # once more after the death
+        SAID.clear()
+        with pytest.raises(NeedsAttention):
+            world.run(calls_doubtful_within, 1, id="q")
+        world.advance("2d")
+        world.play(world.engine.resolve("q", "doubtful_within#1", "retry"))
+        assert world.result("q") == "done"
+        assert world.audit_all() == []
+
+
 # --- heartbeats and progress ----------------------------------------------------------------------
 
 
@@ -199,11 +278,20 @@ def test_heartbeats_keep_an_attempt_alive() -> None:
         assert world.run(calls_beats, 100, 9.5, 0) == [1, None]
 
 
+def test_a_beat_in_the_moment_in_which_one_is_missed_counts(caplog: pytest.LogCaptureFixture) -> None:
+    """Goal: the clocks of an attempt that beats just in time are armed once, time and again, without a word."""
+    with caplog.at_level(logging.WARNING), _world() as world:
+        assert world.run(calls_beats, 20, 9.999, 0) == [1, None]
+        world.advance("1h")
+        assert world.engine.node.pools.expiries.queues == {}
+        assert caplog.text == ""
+
+
 def test_silence_fails_an_attempt_and_its_progress_goes_to_the_next() -> None:
     """Goal: ten seconds after the last heartbeat; the next attempt is told how far this one was."""
     with _world() as world:
         assert world.run(calls_beats, 3, 4, 60, id="r") == [2, {"attempt": 1, "row": 2}]
-        assert _failed(world) == [(1, "heartbeat", 1.0)]
+        assert failed(world) == [(1, "heartbeat", 1.0)]
         assert world.audit_all() == []
 
 
@@ -239,112 +327,6 @@ def test_progress_is_written_at_most_once_a_second() -> None:
         assert 8 <= world.store.commits - before <= 11
         assert world.play(world.engine.state("r")).metadata.progress["chatters#1"] >= 800
         world.result("r")
-
-
-# --- retries --------------------------------------------------------------------------------------
-
-
-class Busy(Exception):
-    """A service that says when to come again."""
-
-    def __init__(self, retry_after: Any) -> None:
-        super().__init__("busy")
-        self.retry_after = retry_after
-
-
-def _raising(error: Any, **options: Any) -> Any:
-    @task(name="raises", **options)
-    async def raises(value: int) -> int:
-        SAID.append(_second())
-        raise error
-
-    async def calls(value: int) -> int:
-        return await raises(value)
-
-    return workflow(calls)
-
-
-def test_delays_grow_up_to_their_maximum() -> None:
-    """Goal: first, first x factor, … up to max, and not more attempts than are allowed."""
-    flow = _raising(ValueError("no"), retry=Retry(attempts=6, first="2s", factor=3, max="30s", jitter=False))
-    with _world() as world:
-        with pytest.raises(RunFailed) as caught:
-            world.run(flow, 1, id="r")
-        assert [delay for _, _, delay in _failed(world)] == [2.0, 6.0, 18.0, 30.0, 30.0, None]
-        assert caught.value.failure.attempts == 6
-
-
-def test_jitter_is_drawn_from_the_runs_seed() -> None:
-    """Goal: within the bound, different from step to step, and the same when it is folded again."""
-    flow = _raising(ValueError("no"), retry=Retry(attempts=8, first="10s", factor=2, max="1m"))
-    delays = []
-    for seed in range(5):
-        with World("memory:", seed) as world:
-            NOW[:] = [world]
-            with pytest.raises(RunFailed):
-                world.run(flow, 1, id="r")
-            found = [delay for _, _, delay in _failed(world)][:-1]
-            bounds = [10, 20, 40, 60, 60, 60, 60]
-            assert all(0 <= delay <= bound for delay, bound in zip(found, bounds, strict=True) if delay is not None)
-            delays.append(found)
-            assert world.audit_all() == []
-    assert len({tuple(found) for found in delays}) == 5
-
-
-@pytest.mark.parametrize(
-    "after, delay",
-    [
-        (40, 40.0), (40.5, 40.5), ("1m", 60.0), (timedelta(hours=1), 3600.0), (3, 10.0), (0, 10.0), (-5, 10.0),
-        ("soon", 10.0), (None, 10.0), (object(), 10.0), (float("nan"), 10.0), (1e300, 10.0),
-    ],
-)  # fmt: skip
-def test_an_exception_may_ask_for_a_later_retry(after: Any, delay: float) -> None:
-    """Goal: `retry_after` is obeyed where it is later than the policy's delay; nonsense in it harms nobody."""
-    flow = _raising(Busy(after), retry=Retry(attempts=2, first="10s", jitter=False))
-    with _world() as world:
-        with pytest.raises(RunFailed, match="busy"):
-            world.run(flow, 1, id="r")
-        assert _failed(world) == [(1, "error", delay), (2, "error", None)]
-
-
-@pytest.mark.parametrize(
-    "error, attempts",
-    [(ConnectionError("x"), 3), (ConnectionResetError("x"), 1), (TimeoutError("x"), 3), (ValueError("x"), 1),
-     (KeyboardInterrupt("x"), 1), (SystemExit(3), 1)],
-)  # fmt: skip
-def test_only_what_is_to_be_retried_is_retried(error: BaseException, attempts: int) -> None:
-    """Goal: `on` says what, `never` what not though it is one of those, and what is no Exception never."""
-    policy = Retry(attempts=3, first="1s", on=(ConnectionError, TimeoutError), never=(ConnectionResetError,))
-    with _world() as world:
-        with pytest.raises(RunFailed):
-            world.run(_raising(error, retry=policy), 1, id="r")
-        assert len(SAID) == attempts
-
-
-def test_nothing_is_retried_unless_asked() -> None:
-    """Goal: one attempt, unless a policy or the options of a call say otherwise."""
-    with _world() as world:
-        with pytest.raises(RunFailed):
-            world.run(_raising(ValueError("no")), 1)
-        assert len(SAID) == 1
-        SAID.clear()
-        with pytest.raises(RunFailed):
-            world.run(options_of_a_call, 5)
-        assert len(SAID) == 4
-
-
-@task
-async def plainly_fails(value: int) -> None:
-    SAID.append(value)
-    raise ValueError(value)
-
-
-@workflow
-async def options_of_a_call(value: int) -> None:
-    try:
-        await plainly_fails(value)
-    except StepFailed:
-        await plainly_fails.options(retry=Retry(attempts=3, first=0))(value)
 
 
 # --- bounds ---------------------------------------------------------------------------------------

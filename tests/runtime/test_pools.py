@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,14 @@ async def test_whatever_a_task_does_in_a_process_is_its_failure() -> None:
         ]
         assert len(engine.node.pools.processes.pids()) == 1
         assert (await engine.verify("r")).ok
+
+
+async def test_a_step_whose_deadline_passed_in_the_queue_is_not_made(tmp_path: Path) -> None:
+    """Goal: what waited too long for a process fails, and has no effect when there is one."""
+    async with perdure.open("memory:", workflows=[pooled], processes_max=1) as engine:
+        run = await engine.start(pooled.waits_in_vain, str(tmp_path / "effect"))
+        assert await run.result("60s") == "deadline TimeoutError 1"
+        assert not (tmp_path / "effect").exists()
 
 
 async def test_a_tasks_concurrency_holds_in_processes() -> None:

@@ -62,6 +62,7 @@ class Decider:
 
     def __init__(self, run_id: str, spec: WorkflowSpec, catalogue: Catalogue) -> None:
         self.run_id, self.spec, self.catalogue = run_id, spec, catalogue
+        self.order_of = run_id  # whose sets' order holds: that of the run from which a fork was copied (S22)
         self.seed = 0
         self.depth = 0
         self.now = 0
@@ -95,11 +96,6 @@ class Decider:
         self.now = max(self.now, fact.at)
         self.expected = expected
         self._fold[type(fact)](self, fact)
-
-    def wants(self, key: str, attempt: int) -> bool:
-        """Whether an outcome of this attempt is still wanted."""
-        step = self.open.get(key)
-        return step is not None and step.attempt == attempt
 
     def begin(self) -> list[Activity]:
         """The steps whose attempts should begin now; each is told once."""
@@ -228,6 +224,7 @@ class Decider:
         self.fresh.pop(fact.key, None)
         step.due = None
         if fact.how == "retry":
+            step.asked_at = self.now
             step.forgiven = step.attempt - 1
             step.intent = 0
             self.fresh[fact.key] = step
@@ -250,7 +247,7 @@ class Decider:
         """A compensation that had failed for good is tried again (S19)."""
         undoing = self.undoing
         if undoing is not None and undoing.due == STUCK:
-            undoing.due = None
+            undoing.due, undoing.asked_at = None, self.now
             undoing.forgiven = undoing.attempt - 1
             self.fresh[undoing.key] = undoing
 

@@ -86,8 +86,6 @@ class Flow(Decider, FlowLoop):
 
     def _on_started(self, fact: f.RunStarted) -> None:
         self.seed, self.depth = fact.seed, fact.depth
-        if fact.fork_of:  # the copied facts were recorded in the order of the first run's sets (S22)
-            self.start_loop(_salt(fact.fork_of))
         self._begin(fact.input)
 
     def _on_continued(self, fact: f.RunContinued) -> None:
@@ -105,6 +103,8 @@ class Flow(Decider, FlowLoop):
     def _begin(self, raw: msgspec.Raw) -> None:
         context = self._context
         context.run(current.set, self)
+        if self.order_of != self.run_id:
+            self.start_loop(_salt(self.order_of))
         try:
             values = self.spec.signature.unpack(raw)
         except BadArgument as error:
@@ -124,7 +124,7 @@ class Flow(Decider, FlowLoop):
     def _make_again(self, generation: int) -> None:
         """Steps without a kept result are made again, as steps of this generation (S21)."""
         for step in self.open.values():
-            step.generation = generation
+            step.generation, step.asked_at = generation, self.now
             step.forgiven = step.attempt - 1
             step.due = None
             step.intent = 0

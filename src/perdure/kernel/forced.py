@@ -15,6 +15,8 @@ from perdure.model.workflow import WorkflowSpec
 
 # Before the name in a flow's key: the task that asked, by its ordinals.
 _SCOPE = re.compile(r"^(?:c?\d+\.)*")
+# What a compensation undoes, with the generation where that is an earlier one's.
+_UNDONE = re.compile(r"undo:(.*?)(?:@(\d+))?", re.DOTALL)
 
 
 async def _no_code() -> None:
@@ -36,7 +38,7 @@ class Forced(Decider):
             definition_hash="",
         )
         super().__init__(run_id, spec, catalogue)
-        self._owed: dict[str, f.Owed] = {}
+        self._owed: dict[tuple[int, str], f.Owed] = {}
         self._tried: dict[str, f.AttemptFailed] = {}
 
     def _owe_from(self, fact: f.StepCompleted | f.ChildEnded | f.AttemptFailed) -> None:
@@ -44,7 +46,8 @@ class Forced(Decider):
         if fact.args != f.NULL:
             known = not isinstance(fact, f.AttemptFailed)
             result = f.NULL if isinstance(fact, f.AttemptFailed) else fact.result
-            self._owed[fact.key] = f.Owed(fact.key, self.generation, name, fact.args, result, known)
+            owed = f.Owed(fact.key, self.generation, name, fact.args, result, known)
+            self._owed[owed.generation, owed.key] = owed
 
     def _task_of(self, key: str) -> str:
         """The name of a step's task: in a flow the key holds it behind its scope, in a graph the node knows it."""
@@ -55,9 +58,18 @@ class Forced(Decider):
         if fact.key in self.open:
             Decider._on_completed(self, fact)
         elif fact.key.startswith(UNDO):
-            self._owed.pop(fact.key.removeprefix(UNDO).partition("@")[0], None)
+            self._undone_before(fact.key)
         else:
             self._owe_from(fact)
+
+    def _undone_before(self, undo: str) -> None:
+        """Strike out what was undone: of the generation that is named, else of the newest that owes it."""
+        parts = _UNDONE.fullmatch(undo)
+        assert parts is not None
+        key, named = parts[1], parts[2]
+        eras = [era for era, owed in self._owed if owed == key] if named is None else [int(named)]
+        if eras:
+            self._owed.pop((max(eras), key), None)
 
     def _on_failed(self, fact: f.AttemptFailed) -> None:
         if fact.key in self.open:
@@ -80,8 +92,13 @@ class Forced(Decider):
             self._owe_from(fact)
 
     def _on_continued(self, fact: f.RunContinued) -> None:
-        self.generation = fact.generation
-        self._owed = {owed.key: owed for owed in fact.owed}
+        self.generation = self.steps_generation = fact.generation
+        self._owed = {(owed.generation, owed.key): owed for owed in fact.owed}
+
+    def _on_retried(self, fact: f.RunRetried) -> None:
+        self.steps_generation = fact.generation
+        if self.spec.kind == "graph":
+            self.generation = fact.generation
 
     def _on_resolved(self, fact: f.StepResolved) -> None:
         if fact.key in self.open:
@@ -100,13 +117,14 @@ class Forced(Decider):
     _fold: ClassVar[dict[type[f.Fact], Callable[[Any, Any], None]]] = {
         **Decider._fold,
         **dict.fromkeys(
-            (f.RunStarted, f.StepSkipped, f.SignalReceived, f.TimerFired, f.PatchTaken, f.RunRetried, *f.ENDS),
+            (f.RunStarted, f.StepSkipped, f.SignalReceived, f.TimerFired, f.PatchTaken, *f.ENDS),
             Decider._on_note,
         ),
         f.StepCompleted: _on_completed,
         f.AttemptFailed: _on_failed,
         f.ChildEnded: _on_child_ended,
         f.RunContinued: _on_continued,
+        f.RunRetried: _on_retried,
         f.StepResolved: _on_resolved,
         f.CancelRequested: _on_cancel,
     }

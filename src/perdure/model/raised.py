@@ -25,14 +25,14 @@ def exception_data(error: BaseException, limit: int) -> msgspec.Raw | None:
     """
     try:
         ways = _ways(error)
-    except Exception:  # noqa: BLE001 - an exception's own code may raise anything
+    except BaseException:  # noqa: BLE001 - an exception's own code may raise anything
         return None
     for data, whole in ways:
         try:
             raw = encode(data)
             if len(raw) <= limit and _is_same(error, rebuild_exception(type(error), raw), whole):
                 return msgspec.Raw(raw)
-        except Exception:  # noqa: BLE001, S112 - as above; the next way may do
+        except BaseException:  # noqa: BLE001, S112 - as above; the next way may do
             continue
     return None
 
@@ -46,7 +46,7 @@ def rebuild_exception(cls: type[BaseException], raw: bytes | msgspec.Raw) -> Bas
             made = cls(*_ARGS.decode(data["args"]))
         else:
             made = _called(cls, {name: parameters[name].shape.decode(value) for name, value in data.items()})
-    except Exception:  # noqa: BLE001 - an exception's own code may raise anything
+    except BaseException:  # noqa: BLE001 - an exception's own code may raise anything
         return None
     return made if type(made) is cls else None
 

@@ -100,7 +100,7 @@ def failure_from(error: BaseException, raises: tuple[type[BaseException], ...], 
     """An exception as data: its type, message, place, and the constructor's arguments where it is declared."""
     try:
         where = "".join(traceback.format_tb(error.__traceback__)[-12:])
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - a frame may name a file whose loader raises anything
         where = ""
     data = exception_data(error, DATA_MAX) if isinstance(error, raises) else None
     return Failure(
@@ -119,7 +119,7 @@ def _retry_after_us(error: BaseException) -> int | None:
     try:
         asked = getattr(error, "retry_after", None)
         return None if asked is None else duration_us(asked, "retry_after")
-    except Exception:  # noqa: BLE001 - a service may answer anything, and an exception's own code may raise anything
+    except BaseException:  # noqa: BLE001 - a service may answer anything, and an exception's own code may raise anything
         return None
 
 

@@ -19,7 +19,7 @@ from perdure.errors import (
     WrongState,
 )
 from perdure.kernel.audit_report import AuditReport
-from perdure.kernel.flow import Watch
+from perdure.kernel.flow import SIGNAL_VALUE, Watch
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.duration import Duration, duration_us
@@ -32,14 +32,14 @@ from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.definitions import definition_of
 from perdure.runtime.inspect import state_of
 from perdure.runtime.live import Ended
+from perdure.runtime.replay import TAKEN_BACK
 from perdure.runtime.verify import verify_run
 from perdure.settings import Settings
 from perdure.state.store import Query, Store
 
-_SIGNAL = Shape(Any, "value of a signal")
 PAGE = 200
 # Reasons that trying again may do away with; the others, a person alone (S19).
-MENDED_BY_CODE = frozenset({"nondeterminism", "endless_turn", "blocked", "refused"})
+MENDED_BY_CODE = TAKEN_BACK | {"nondeterminism"}
 
 
 class Handle:
@@ -215,7 +215,7 @@ class Desk:
 
     async def signal(self, run_id: str, name: str, value: Any = None, *, request_id: str | None = None) -> None:
         """See `Handle.signal`. Raises: `UnknownRun`, `WrongState` when the run has ended."""
-        raw = _SIGNAL.encode(value, self.settings.payload_max)
+        raw = SIGNAL_VALUE.encode(value, self.settings.payload_max)
         if not _text(name, "signal name", 200):
             raise BadCall("signal name '': 1 to 200 characters")
         await self._ask(m.Signal(run=check_id(run_id), name=name, value=msgspec.Raw(raw)), request_id)
@@ -242,7 +242,11 @@ class Desk:
         """A person's word on a step of a run that needs attention."""
         if how not in {"result", "fail", "retry"}:
             raise BadCall(f'how={how!r}: "result", "fail" or "retry"')
-        raw = msgspec.Raw(canonical(_SIGNAL.encode(result, self.settings.payload_max))) if how == "result" else f.NULL
+        raw = (
+            msgspec.Raw(canonical(SIGNAL_VALUE.encode(result, self.settings.payload_max)))
+            if how == "result"
+            else f.NULL
+        )
         step, by = _text(step, "step"), _text(by, "by")
         await self._ask(m.Resolve(run=check_id(run_id), step=step, how=how, result=raw, by=by), request_id)
 

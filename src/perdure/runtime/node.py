@@ -62,8 +62,6 @@ class Node:
         self.resident: OrderedDict[str, None] = OrderedDict()
         self.waiters: dict[str, list[asyncio.Future[Ended]]] = {}
         self.room: list[asyncio.Future[None]] = []
-        self.committed = 0
-        self.facts_committed = 0
         self.kept_at = 0.0
         self.on_load: Any = None  # the loader's door: asks for a run that is not in memory
         self.on_evict: Any = None
@@ -118,6 +116,9 @@ class Node:
             self.fold()
             if self.flying is None and not self.advance.work.empty():
                 self.commit()
+        except KeyboardInterrupt:  # Ctrl-C hit a flow: no run pays for that (S25), its turn is folded again
+            fail(self, StoreUnavailable("interrupted"))
+            raise
         except Exception as error:
             log.exception("run %s cannot be folded: it is set aside", run_of(self.folding))
             isolate(self, run_of(self.folding), f"{type(error).__name__}: {error}")
@@ -291,8 +292,6 @@ class Node:
 
     def act(self, work: Work, committed: Committed) -> None:
         """The batch is durable: tell callers, begin attempts, let go of what has ended."""
-        self.committed += 1
-        self.facts_committed += len(work.batch.facts)
         self.pause_s = PAUSE_FIRST_S
         if work.batch.facts:
             self.suspects.discard(work.solo)

@@ -17,6 +17,7 @@ from perdure.clock import Clock
 from perdure.errors import Blocked
 from perdure.model.failure import Failure
 from perdure.runtime.attempt import Attempt, current
+from perdure.runtime.expiries import EARLY_US, Expiries, Kind
 from perdure.runtime.processes import ProcessPool
 from perdure.runtime.threads import ThreadPool
 from perdure.runtime.watchdog import Watchdog
@@ -26,8 +27,6 @@ from perdure.settings import Settings
 log = logging.getLogger("perdure.pools")
 # A worker that never had to wait gives way to the loop after so many attempts.
 STREAK_MAX = 256
-# A timer of the loop may be so much ahead of the engine's clock: what is over then, is over. Units: microseconds.
-EARLY_US = 500
 
 
 class Pools:
@@ -50,7 +49,7 @@ class Pools:
         self.workers: set[asyncio.Task[None]] = set()
         self.threads = ThreadPool(settings.threads_max, self)
         self.processes = ProcessPool(settings.processes_max, self)
-        self.expiries: dict[int, deque[tuple[float, Attempt]]] = {}
+        self.expiries = Expiries(clock, self._over)
         self.stopping = False
         self.said: dict[tuple[str, str], bytes] = {}
 
@@ -84,7 +83,7 @@ class Pools:
             return False
         left = deadline_at - self.clock.now_us()
         if left > 0:
-            self._expire_in(left, attempt)
+            self.expiries.add(left, attempt, "deadline")
             return False
         attempt.declared = True  # it has not begun: there is no doubt about its effect
         self._over_deadline(attempt)
@@ -95,10 +94,10 @@ class Pools:
         spec = attempt.spec
         attempt.started = self.clock.now_us()
         if spec.timeout_us is not None:
-            self._expire_in(spec.timeout_us, attempt)
+            self.expiries.add(spec.timeout_us, attempt, "timeout")
         if spec.heartbeat_us is not None:
             attempt.beat_at = self.clock.monotonic()
-            self._expire_in(spec.heartbeat_us, attempt)
+            self.expiries.add(spec.heartbeat_us, attempt, "heartbeat")
 
     def finish(self, attempt: Attempt) -> None:
         """The attempt's code has ended; its outcome counts unless it was told before."""
@@ -129,47 +128,27 @@ class Pools:
 
     # --- time ----------------------------------------------------------------------------------------
 
-    def _expire_in(self, micros: int, attempt: Attempt) -> None:
-        """Look at the attempt when this much time is over. One queue for each duration, one loop timer each."""
-        queue = self.expiries.get(micros)
-        if queue is None:
-            queue = self.expiries[micros] = deque()
-        if not queue:
-            self.loop.call_later(micros / 1e6, self._expire, micros)
-        queue.append((self.clock.monotonic() + micros / 1e6, attempt))
-
-    def _expire(self, micros: int) -> None:
-        queue, now = self.expiries[micros], self.clock.monotonic()
-        while queue:
-            at, attempt = queue[0]
-            if at > now + EARLY_US / 1e6 and not attempt.done:
-                self.loop.call_later(at - now, self._expire, micros)
-                return
-            queue.popleft()
-            if not attempt.done and not attempt.left:
-                self._over(attempt, now)
-        del self.expiries[micros]
-
-    def _over(self, attempt: Attempt, now: float) -> None:
+    def _over(self, attempt: Attempt, kind: Kind) -> None:
+        """The attempt's time is over, unless it has beaten since."""
         spec = attempt.spec
-        spent = self.clock.now_us() - attempt.started
-        if attempt.deadline_at is not None and self.clock.now_us() + EARLY_US >= attempt.deadline_at:
+        if kind == "deadline":
             self._over_deadline(attempt)
-        elif spec.timeout_us is not None and spent + EARLY_US >= spec.timeout_us:
-            self._timed_out(attempt, "timeout", f"attempt {attempt.number} took more than {spec.timeout_us / 1e6:g}s")
-        elif spec.heartbeat_us is not None:
-            silent = now - attempt.beat_at
-            left = spec.heartbeat_us / 1e6 - silent
-            if left * 1e6 <= EARLY_US:
-                self._timed_out(attempt, "heartbeat", f"no heartbeat for {silent:.3g}s")
+        elif kind == "timeout":
+            took = (spec.timeout_us or 0) / 1e6
+            self._timed_out(attempt, kind, f"attempt {attempt.number} took more than {took:g}s")
+        else:
+            silent = self.clock.monotonic() - attempt.beat_at
+            left_us = (spec.heartbeat_us or 0) - silent * 1e6
+            if left_us <= EARLY_US:
+                self._timed_out(attempt, kind, f"no heartbeat for {silent:.3g}s")
             else:
-                self._expire_in(max(1, round(left * 1e6)), attempt)
+                self.expiries.add(round(left_us), attempt, kind)
 
     def _over_deadline(self, attempt: Attempt) -> None:
         seconds = (attempt.spec.deadline_us or 0) / 1e6
         self._timed_out(attempt, "deadline", f"the step's deadline of {seconds:g}s is over")
 
-    def _timed_out(self, attempt: Attempt, kind: Any, message: str) -> None:
+    def _timed_out(self, attempt: Attempt, kind: Kind, message: str) -> None:
         attempt.done = True
         attempt.failure = Failure("TimeoutError", message, kind)
         self._stop(attempt)

@@ -22,8 +22,6 @@ from perdure.model.task import TaskSpec
 from perdure.runtime import attempt as attempts
 
 PR_SET_PDEATHSIG = 1
-# Marks the error of a result that cannot be kept: another attempt would give the same.
-REFUSED = "the result cannot be kept"
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -103,35 +101,29 @@ def _watch(pipe: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _kept(spec: TaskSpec, value: Any, limit: int) -> bytes:
-    try:
-        return spec.result.round(value, limit)[0]
-    except PerdureError as error:
-        error.add_note(REFUSED)
-        raise
-
-
 def _make(job: Job, link: _Pipe) -> Reply:
     spec: TaskSpec | None = None
+    called = False
     try:
         spec = find_task(job)
-        mine = _attempt_of(job, spec, link)
-        token = attempts.current.set(mine)
+        token = attempts.current.set(_attempt_of(job, spec, link))
         try:
             value = spec.signature.call(spec.fn, job.values)
-            return Reply(result=_kept(spec, value, job.payload_max))
         finally:
             attempts.current.reset(token)
+        called = True
+        return Reply(result=spec.result.round(value, job.payload_max)[0])
     except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the process's
-        return _failed(error, job, spec)
+        # Where the task is not found, or its result cannot be kept, another attempt would come to the same.
+        refused = spec is None or (called and isinstance(error, PerdureError))
+        return _failed(error, job, spec, refused=refused)
 
 
-def _failed(error: BaseException, job: Job, spec: TaskSpec | None) -> Reply:
+def _failed(error: BaseException, job: Job, spec: TaskSpec | None, *, refused: bool) -> Reply:
     """The failure as data; exceptions themselves never travel, since not all can be read back."""
     retry, raises = (ONCE, ()) if spec is None else (spec.retry, spec.raises)
     if job.policy is not None:
         retry, raises = ForkingPickler.loads(job.policy)
-    refused = spec is None or getattr(error, "__notes__", None) == [REFUSED]
     failure = attempts.failure_from(error, raises, refused=refused)
     return Reply(failure=msgspec.json.encode(failure), allowed=retry.allows(error), declared=isinstance(error, raises))
 

@@ -96,7 +96,7 @@ class ProcessPool:
 
     def _next(self) -> Attempt | None:
         """The next attempt that may begin and is still wanted."""
-        while (attempt := self.fifo.take()) is not None and attempt.left:
+        while (attempt := self.fifo.take()) is not None and (attempt.left or attempt.done):
             self.fifo.done(attempt.spec)
         return attempt
 

@@ -15,7 +15,7 @@ from perdure.model.payload import blob_hash, is_blob
 from perdure.model.run import Life, Outcome, RunRow
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.live import LiveRun
-from perdure.runtime.replay import check_frontier, effective, replay
+from perdure.runtime.replay import check_frontier, replay, stood_on
 from perdure.runtime.snapshots import plan_next, take_up
 from perdure.runtime.work import Install, Item
 from perdure.state.store import Loaded, Store
@@ -181,9 +181,7 @@ def from_snapshot(run: LiveRun, one: Loaded, history: Any, settings: Settings) -
 
 def rebuild(decider: Decider, history: list[tuple[int, f.AnyFact]]) -> None:
     """Fold a loaded history from its first fact."""
-    known = effective(history, decider.shape)
-    first = known[0][1] if known else None
-    copied = first.fork_at if isinstance(first, f.RunStarted) else 0
+    known, copied = stood_on(decider, history)
     replay(decider, known, copied=copied)
     decider.commands.clear()
     decider.decisions.clear()

@@ -90,6 +90,20 @@ def forced(known: Known) -> bool:
     return False
 
 
+def stood_on(decider: Decider, history: Known) -> tuple[Known, int]:
+    """The facts that the newest generation stands on, and the fact up to which a fork copied them (0: none).
+
+    Those were recorded in the order of the first run's sets (S22), in which the decider then folds them.
+    """
+    if not history:
+        return history, 0
+    known, start = effective(history, decider.shape), history[0][1]
+    if not isinstance(start, f.RunStarted) or not start.fork_of or known[0][0] > start.fork_at:
+        return known, 0
+    decider.order_of = start.fork_of
+    return known, start.fork_at
+
+
 def groups(known: Known) -> Iterator[tuple[int, f.AnyFact, tuple[f.Decision, ...]]]:
     """Each cause with the decisions recorded behind it. A leading continue is a cause."""
     i, count = 0, len(known)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,7 +18,7 @@ from perdure.model.command import StartChild
 from perdure.model.run import Life, RunRow
 from perdure.runtime.desk import unknown_step
 from perdure.runtime.live import LiveRun
-from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay, stamp
+from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay, stamp, stood_on
 from perdure.runtime.work import Install, Item
 from perdure.state.store import Loaded, NewRun
 
@@ -69,7 +69,7 @@ class Revive:
                 0, 0, 0, row.generation + 1, keep_until(known), message.by, message.why, message.request
             )
             kept = [*known, (row.seq + 1, fact)]
-            self._replayed(run, effective(kept, run.decider.shape), last=row.seq + 1)
+            self._replayed(run, kept, last=row.seq + 1)
             self._join(run, known, item, fact)
         except PerdureError as error:
             self._refused(run, item, error)
@@ -88,10 +88,11 @@ class Revive:
             raise UnknownWorkflow(one.row.workflow, one.row.version)
         return run
 
-    def _replayed(self, run: LiveRun, known: Any, last: int) -> None:
+    def _replayed(self, run: LiveRun, history: Known, last: int) -> None:
         """Feed what is kept, up to and without the fact `last`, which is new."""
+        known, copied = stood_on(run.decider, history)
         try:
-            anew = replay(run.decider, [entry for entry in known if entry[0] < last])
+            anew = replay(run.decider, [entry for entry in known if entry[0] < last], copied=copied)
         except (NonDeterminism, Attention) as error:
             raise WrongState(f"run {run.id} cannot be revived: {error}") from None
         if not anew:
@@ -152,7 +153,7 @@ class Revive:
             if isinstance(message, m.Retry):
                 refuse_to_guess(row.id, known)
             run = self._made(one)
-            self._replayed(run, effective(known, run.decider.shape), last=row.seq + 1)
+            self._replayed(run, known, last=row.seq + 1)
             why = message.why if isinstance(message, m.Retry) else type(message).__name__.lower()
             by = getattr(message, "by", "")
             if isinstance(message, m.Resolve) and message.step not in run.decider.open:
@@ -203,7 +204,7 @@ class Revive:
         decider = Forced(one.row.id, one.row.workflow, advance.catalogue)
         for seq, fact in effective(known, "graph"):
             decider.on(fact, seq)
-        decider.asked_n, decider.asked_h, decider.generation = one.row.asked_n, one.row.asked_h, one.row.generation
+        decider.asked_n, decider.asked_h = one.row.asked_n, one.row.asked_h
         run = LiveRun(one.row.id, decider.spec, decider)
         run.ref.no, run.seq, run.head, run.generation = one.row.no, one.row.seq, one.row.head, one.row.generation
         run.parent, run.parent_key, run.input_hash = one.row.parent, one.row.parent_key, one.row.input_hash
@@ -218,33 +219,28 @@ class Revive:
         self.loader.node.loop.create_task(self._fork(item))
 
     async def _fork(self, item: Item) -> None:
-        node, message = self.loader.node, item.message
+        node, message, run = self.loader.node, item.message, None
         assert isinstance(message, m.Fork)
         try:
             one, known = await self._whole(message.origin)
             if not 1 <= message.upto <= one.row.seq:
                 raise WrongState(f"run {message.origin} has {one.row.seq} facts: it cannot be forked at {message.upto}")
             kept = [entry for entry in known if entry[0] <= message.upto]
-            while len(kept) > 1 and isinstance(kept[-1][1], _FOLLOWS) and not isinstance(kept[-1][1], f.RunContinued):
+            while len(kept) > 1 and isinstance(kept[-1][1], _FOLLOWS):
                 kept.pop()
-            start = kept[0][1]
-            assert isinstance(start, f.RunStarted)
-            start = msgspec.structs.replace(
-                start, fork_of=start.fork_of or message.origin, fork_at=kept[-1][0], parent="", parent_key=""
-            )
-            kept[0] = (1, start)
             spec = node.advance.catalogue.workflow(one.row.workflow, one.row.version, one.row.definition)
             if spec is None:
                 raise UnknownWorkflow(one.row.workflow, one.row.version)
             advance = node.advance
             run = LiveRun(message.run, spec, make(message.run, spec, advance.catalogue, advance.limits))
+            kept[0] = (1, forked(kept, message.origin, run.decider.shape))
+            stands_on, copied = stood_on(run.decider, kept)
             last = kept.pop()
-            replay(run.decider, effective(kept, run.decider.shape), copied=message.upto)
+            replay(run.decider, stands_on[:-1], copied=copied)
             run.decider.commands.clear()
             self._write_fork(run, one, kept, item, last[1])
         except PerdureError as error:
-            node.refuse(item, error)
-            node.wake()
+            self._refused(run, item, error)
 
     def _write_fork(self, run: LiveRun, one: Loaded, kept: Known, item: Item, last: f.AnyFact) -> None:
         node = self.loader.node
@@ -266,6 +262,9 @@ class Revive:
         work.entries.append(item)
         for _, fact in kept:
             advance.write(run, fact)
+        copied = (*(fact for _, fact in kept), last)
+        eras = (fact.generation for fact in copied if isinstance(fact, f.RunContinued | f.RunRetried))
+        run.generation = max(eras, default=1)
         asked = list(run.decider.children.values())
         advance.record(run, last)
         if item.reply is not None:
@@ -276,6 +275,19 @@ class Revive:
             run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
         node.post(Install(run, []))
         node.wake()
+
+
+def forked(kept: Known, origin: str, shape: str) -> f.RunStarted:
+    """The first fact of a fork.
+
+    Shape: `fork_of` is the run in whose order the copied generation was recorded: that of a fork which was forked again
+           within the generation that it had copied itself is the first one's.
+    """
+    start = kept[0][1]
+    assert isinstance(start, f.RunStarted)
+    if start.fork_of and effective(kept, shape)[0][0] <= start.fork_at:
+        origin = start.fork_of
+    return msgspec.structs.replace(start, fork_of=origin, fork_at=kept[-1][0], parent="", parent_key="")
 
 
 def undone_before(known: Known) -> str:

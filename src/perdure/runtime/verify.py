@@ -17,7 +17,7 @@ from perdure.model import fact as f
 from perdure.model.run import Life, RunRow
 from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.definitions import bound, definition_of
-from perdure.runtime.replay import TAKEN_BACK, Attention, Known, blobs_of, decode, effective, fill, make, replay
+from perdure.runtime.replay import TAKEN_BACK, Attention, Known, blobs_of, decode, fill, make, replay, stood_on
 from perdure.settings import Settings
 from perdure.state.store import InboxRow, Loaded, Query, Store
 
@@ -113,16 +113,14 @@ async def _replayed(
     decider: Any = make(row.id, spec, catalogue, limits)
     decider.journal = {}
     try:
-        return _compared(decider, effective(known, decider.shape), row)
+        return _compared(decider, *stood_on(decider, known), row)
     finally:
         decider.drop()
 
 
-def _compared(decider: Any, history: Known, row: RunRow) -> ReplayResult:
+def _compared(decider: Any, history: Known, copied: int, row: RunRow) -> ReplayResult:
     """What a replay of the history asks for, and where it differs."""
     trace: dict[int, tuple[int, int]] = {}
-    started = history[0][1]
-    copied = started.fork_at if isinstance(started, f.RunStarted) else 0
     folded = _folded(history)
     try:
         replay(decider, folded, copied=copied, trace=trace)

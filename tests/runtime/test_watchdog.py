@@ -39,6 +39,8 @@ class _GivesWay(logging.Handler):
 def _slow_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     log, handler = logging.getLogger("perdure.watchdog"), _GivesWay()
     monkeypatch.setattr(log, "propagate", False)
+    # Some hit a destructor, or a coroutine between its making and its use: Python tells that, and it is of no account.
+    monkeypatch.setattr(sys, "unraisablehook", lambda *_: None)
     log.addHandler(handler)
     yield
     log.removeHandler(handler)
@@ -128,10 +130,8 @@ async def busy(rounds: int) -> int:
 
 
 @pytest.mark.slow
-def test_f77_an_interruption_is_never_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f77_an_interruption_is_never_an_outcome() -> None:
     """Goal: whenever a flow is interrupted, its run needs attention, and once nobody interrupts it ends well."""
-    # Some hit a destructor, or a coroutine between its making and its use: Python tells that, and it is of no account.
-    monkeypatch.setattr(sys, "unraisablehook", lambda *_: None)
     with World("memory:", serve=[busy]) as world:
         expected, runs = world.run(busy, 20), 0
         interrupted: dict[str, str] = {}

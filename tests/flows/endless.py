@@ -96,3 +96,9 @@ async def locks_itself() -> None:
     lock = asyncio.Lock()
     async with lock, lock:
         await double(1)
+
+
+@workflow
+async def waits_behind_a_step() -> None:
+    await double(1)
+    await asyncio.Event().wait()

@@ -207,6 +207,7 @@ Cause = Literal[
     "compensation_failed",
     "endless_turn",
     "blocked",
+    "stalled",
     "refused",
     "suspect",
     "too_long",

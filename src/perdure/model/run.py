@@ -49,6 +49,11 @@ class Wait(msgspec.Struct, array_like=True, gc=False, frozen=True):
     retrying: int = 0
     settling: bool = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that can happen would wake the run, but a cancel."""
+        return self.due is None and not (self.open or self.retrying or self.signals or self.children or self.settling)
+
 
 NO_WAIT = Wait()
 

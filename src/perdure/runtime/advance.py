@@ -45,6 +45,9 @@ _STEPS_ONLY: dict[int, tuple[Wait, bytes]] = {}
 STEPS_ONLY_KEPT = 1_000
 # Generations that may begin in one commit of a run: more is an endless loop.
 CONTINUES_MAX = 1_000
+_STALLED = (
+    "it waits for nothing that can happen: no step, timer, signal or child run; wait_signal(...) waits for a person"
+)
 _NOT_DECLARED = "its outcome is unknown: an exception that it does not declare left it"
 
 
@@ -395,9 +398,10 @@ class Advance:
             decider = run.decider
             if decider.fresh and run.life is Life.LIVE:
                 self._begins(run, decider)
-            if run.life is Life.LIVE:
-                wait = self._wait(run, decider)
-            else:
+            wait = self._wait(run, decider) if run.life is Life.LIVE else b""
+            if wait and run.wait.idle:
+                self.attention(run, "stalled", _STALLED)
+            if run.life is not Life.LIVE:
                 run.due, wait = None, b"[]"
             if run.spec.graph is not None:
                 self._seal_graph(run, work)

@@ -17,7 +17,7 @@ from perdure.model.workflow import WorkflowSpec
 
 _KEYED = (f.StepCompleted, f.AttemptFailed, f.ChildEnded, f.StepResolved, f.TimerFired, f.IntentRecorded)
 # Causes of attention for which the turn counts as not folded.
-TAKEN_BACK = frozenset({"endless_turn", "blocked", "refused"})
+TAKEN_BACK = frozenset({"endless_turn", "blocked", "stalled", "refused"})
 Known = Sequence[tuple[int, f.AnyFact]]
 
 

@@ -32,10 +32,12 @@ def held() -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("how", ["nothing", "unasked", "deaf"])
-async def test_f09_s16_an_orphan_and_its_child_never_run_beside_the_next_attempt(how: str) -> None:
+async def test_f09_s16_an_orphan_and_its_child_never_run_beside_the_next_attempt(how: str, tmp_path: Path) -> None:
     """Goal: however hard a pool process dies, nothing of it runs any more when another owner makes the step again."""
     with Program("pool", ADDRESS, how) as program:
         process, child = held()
+        if how == "deaf":
+            until((tmp_path / "deaf").exists, "it holds the interpreter's lock")
         assert program.kill() == SIGKILLED
         if how == "nothing":
             until(lambda: not alive(process), "the pool's process ends by itself")

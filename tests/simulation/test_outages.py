@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,10 +23,9 @@ BUSY = [["gather", [["step", 1], ["sync", 2]], [["book", 3], ["once", 4]], [["ch
 
 
 @pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
+def _clean() -> None:
     effects.clear()
     flows.BEGUN.clear()
-    yield
 
 
 @pytest.mark.parametrize("length", [1, 3])

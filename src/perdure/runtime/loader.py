@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.errors import IdInUse, NonDeterminism, PerdureError, StoreDamaged, StoreError, UnknownRun, WrongState
+from perdure.errors import (
+    IdInUse,
+    NonDeterminism,
+    PerdureError,
+    StoreDamaged,
+    StoreError,
+    StoreLost,
+    UnknownRun,
+    WrongState,
+)
 from perdure.kernel.decider import Trouble
 from perdure.kernel.forced import Forced
 from perdure.model import fact as f
@@ -24,6 +33,7 @@ from perdure.model.run import Life, RunRow
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.definitions import bind_kept
 from perdure.runtime.live import Ended, LiveRun
+from perdure.runtime.outage import lose, replies
 from perdure.runtime.recovery import Recovery, ended_child, from_snapshot, rebuild, whole_outcome
 from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, fill, make
 from perdure.runtime.revive import Revive
@@ -75,6 +85,11 @@ class Loader:
         if self.wanted and self.task is None and self.node.failed is None and self.node.lost is None:
             self.task = self.node.loop.create_task(self._work(), name="perdure-loader")
 
+    def given_up(self) -> list[asyncio.Future[Any]]:
+        """Nothing is loaded any more: forget what is wanted, and give those who wait for it."""
+        wanted, self.wanted = self.wanted, {}
+        return [reply for entries in wanted.values() for reply in replies(entries)]
+
     async def _work(self) -> None:
         try:
             while self.wanted and self.node.lost is None and self.node.failed is None:
@@ -86,10 +101,15 @@ class Loader:
                 except StoreError as error:
                     for run_id, entries in group.items():
                         self.wanted[run_id] = entries + self.wanted.get(run_id, [])
+                    if isinstance(error, StoreLost):
+                        lose(self.node, error)
+                        break
                     log.warning("runs cannot be loaded now: %s", error)
                     await asyncio.sleep(RETRY_S)
                 # What has been loaded begins, and new work goes on, before the next group is loaded (S15).
                 await asyncio.sleep(0)
+            if self.node.lost is not None:  # what was being loaded meanwhile is told too
+                lose(self.node, self.node.lost)
         finally:
             self.task = None
 

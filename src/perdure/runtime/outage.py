@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from perdure.errors import StoreError, StoreLost, StoreUnavailable
 from perdure.kernel.decider import Trouble
@@ -12,6 +13,8 @@ from perdure.runtime.work import Item, Tick, Work, run_of
 from perdure.state.store import BatchRefused
 
 if TYPE_CHECKING:
+    import asyncio
+
     from perdure.runtime.live import LiveRun
     from perdure.runtime.node import Node
     from perdure.runtime.work import Entry
@@ -40,7 +43,7 @@ def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
                 reply.set_exception(value)
     node.queue.extendleft(entry for entry in reversed(again) if not isinstance(entry, Tick))
     if isinstance(error, StoreLost):
-        _lose(node, error)
+        lose(node, error)
         return
     if isinstance(error, StoreUnavailable):
         if node.failed is None:
@@ -94,16 +97,21 @@ def _set_aside(node: Node, run_id: str, reason: str) -> None:
     node.on_load.quarantine(run_id, Trouble("refused", reason), waiting)
 
 
-def _lose(node: Node, error: StoreLost) -> None:
+def lose(node: Node, error: StoreLost) -> None:
     """The store can keep nothing any more: stop for good, tell everyone (S27)."""
-    log.error("the store is lost: %s", error)
+    if node.lost is None:
+        log.error("the store is lost: %s", error)
     node.lost = error
-    for entry in node.queue:
-        if isinstance(entry, Item) and entry.reply is not None and not entry.reply.done():
-            entry.reply.set_exception(error)
-    node.queue.clear()
+    waiting: list[asyncio.Future[Any]] = [*replies(node.queue), *node.room, *node.on_load.given_up()]
     for waiters in node.waiters.values():
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
-    node.waiters.clear()
+        waiting.extend(waiters)
+    for one in (node.queue, node.room, node.waiters):
+        one.clear()
+    for waiter in waiting:
+        if not waiter.done():
+            waiter.set_exception(error)
+
+
+def replies(entries: Iterable[Any]) -> Iterator[asyncio.Future[Any]]:
+    """Those who wait for what becomes of these entries."""
+    return (entry.reply for entry in entries if isinstance(entry, Item) and entry.reply is not None)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from perdure.errors import StoreError
+from perdure.errors import StoreError, StoreLost
 from perdure.model import message as m
 from perdure.model.run import Life, Outcome
 from perdure.runtime.admission import Queue
 from perdure.runtime.live import LiveRun
+from perdure.runtime.outage import lose
 from perdure.runtime.work import Item
 from perdure.state.store import Query
 
@@ -78,6 +79,9 @@ class Sweep:
                     await self._recover()
                 await self._due()
                 node.keep_progress()
+            except StoreLost as error:
+                lose(node, error)
+                return
             except StoreError as error:
                 log.warning("sweeping: %s", error)
             await asyncio.sleep(settings.watch_every_s)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import apsw
 
@@ -25,7 +24,7 @@ from perdure.state.roster import Roster
 from perdure.state.sqlite_copy import check_file, copy_file
 from perdure.state.sqlite_errors import mapped
 from perdure.state.sqlite_keep import Keeper
-from perdure.state.sqlite_open import Opened, open_file
+from perdure.state.sqlite_open import Opened, note_lost, open_file
 from perdure.state.sqlite_pace import Pace
 from perdure.state.sqlite_read import Reader
 from perdure.state.sqlite_write import BatchWriter
@@ -186,8 +185,7 @@ class SqliteStore:
         found = mapped(error, doing)
         if isinstance(found, StoreLost):
             self._lost = found
-            with suppress(OSError):  # an empty note for the next start; the disk may refuse that too
-                Path(f"{self.path}.lost").touch()
+            note_lost(self.path)
         return self._lost or found
 
     def _usable(self) -> None:

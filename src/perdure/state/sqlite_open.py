@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
 
 from perdure.clock import Clock, EngineClock
-from perdure.errors import NotAStore, StoreBehind, StoreDamaged, StoreNewer, StoreUnavailable
+from perdure.errors import NotAStore, StoreBehind, StoreDamaged, StoreLost, StoreNewer, StoreUnavailable
 from perdure.settings import Settings
 from perdure.state.mark import Known
 from perdure.state.sql import migrations, statements
@@ -71,7 +72,10 @@ class Opened:
             self.reader.pragma("query_only", True)
             self._compare(mark)
         except apsw.Error as error:
-            raise mapped(error, f"{self.path} cannot be opened") from error
+            found = mapped(error, f"{self.path} cannot be opened")
+            if isinstance(found, StoreLost):
+                note_lost(self.path)
+            raise found from error
 
     def _identify(self) -> None:
         application = self.writer.pragma("application_id")
@@ -168,6 +172,12 @@ class Opened:
         if self.reader is not self.writer:
             self.reader.close()
         self.writer.close()
+
+
+def note_lost(path: str) -> None:
+    """Leave an empty note for the next start, which checks the store; the disk may refuse that too."""
+    with suppress(OSError):
+        Path(f"{path}.lost").touch()
 
 
 def open_file(path: str, settings: Settings, *, engine: bool) -> Opened:

@@ -11,7 +11,6 @@ import pytest
 import perdure
 from perdure.errors import StoreLost
 from tests.crash.harness import ROOT, Program, audited, requests_of, strace, until_async
-from tests.crash.programs import small
 from tests.crash.test_f01_every_system_call import ADDRESS, goes_on
 from tests.crash.witness import notes
 from tests.state import programs
@@ -72,17 +71,21 @@ def nothing_told_after_it() -> str:
     return name
 
 
+def is_noted() -> bool:
+    return Path("small.db.lost").exists()
+
+
 async def checked_and_goes_on(where: str, capfd: pytest.CaptureFixture[str]) -> None:
     """The next start looks at everything first, and says so; nothing that was acknowledged is missing."""
-    assert Path("small.db.lost").exists(), where
+    assert is_noted(), where
     capfd.readouterr()
     await goes_on(where)
     assert "was closed by a failed sync" in capfd.readouterr().err, where
-    assert not Path("small.db.lost").exists(), where
+    assert not is_noted(), where
 
 
 @pytest.mark.parametrize(
-    ("number", "forever"), [*((number, False) for number in ONCE), *((number, True) for number in FOREVER)]
+    "number, forever", [*((number, False) for number in ONCE), *((number, True) for number in FOREVER)]
 )
 async def test_f13_nothing_is_acknowledged_after_a_failed_sync(
     number: int, forever: bool, capfd: pytest.CaptureFixture[str]
@@ -96,9 +99,9 @@ async def test_f13_nothing_is_acknowledged_after_a_failed_sync(
     await checked_and_goes_on(where, capfd)
 
 
-async def test_f13_the_command_line_exits_with_3_and_says_why(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_f13_the_command_line_exits_with_3_and_says_why(tmp_path: Path) -> None:
     """Goal: a program ends with a clear text, no traceback, and no result; given again, the command finishes the run."""
-    Path("prog.py").write_text(PROGRAM)
+    (tmp_path / "prog.py").write_text(PROGRAM)
     command = [str(ROOT / "src/perdure/__main__.py"), "run", "prog.py", "-p", "count=3", "--store", ADDRESS]
     with Program(command[0], *command[1:], before=failing(11, forever=True)) as program:
         assert program.ends() == 3, program.said

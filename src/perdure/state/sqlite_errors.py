@@ -20,7 +20,7 @@ _SYNC_FAILED = {
 }
 
 
-def mapped(error: apsw.Error, doing: str) -> PerdureError:
+def mapped(error: apsw.Error | UnicodeDecodeError, doing: str) -> PerdureError:
     """The error for a caller. `doing` begins the message."""
     extended = getattr(error, "extendedresult", 0)
     text = f"{doing}: {error}"
@@ -38,6 +38,7 @@ def mapped(error: apsw.Error, doing: str) -> PerdureError:
         return StoreUnavailable(text)
     if isinstance(error, apsw.NotADBError):
         return NotAStore(f"{text}: it is no perdure store")
-    if isinstance(error, apsw.CorruptError):
+    # Every statement fits the schema, and every text is one: else the file is not what was written.
+    if isinstance(error, apsw.CorruptError | apsw.SQLError | UnicodeDecodeError):
         return StoreDamaged(f"{text}: restore a backup, or run `perdure doctor`")
     return BatchRefused(text)

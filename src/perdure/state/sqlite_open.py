@@ -7,6 +7,7 @@ import ctypes
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -16,6 +17,7 @@ from perdure.settings import Settings
 from perdure.state.mark import Known
 from perdure.state.sql import migrations, statements
 from perdure.state.sqlite_errors import mapped
+from perdure.state.sqlite_row import crc_of
 
 APPLICATION_ID = 0x50455244  # "PERD"
 # The first SQLite without the bug in resetting the write-ahead log.
@@ -71,7 +73,7 @@ class Opened:
             self.reader = _connect(self.path, self.settings)
             self.reader.pragma("query_only", True)
             self._compare(mark)
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             found = mapped(error, f"{self.path} cannot be opened")
             if isinstance(found, StoreLost):
                 note_lost(self.path)
@@ -106,12 +108,17 @@ class Opened:
                 writer.execute(script)
                 writer.pragma("application_id", APPLICATION_ID)
                 writer.pragma("user_version", number)
-                writer.execute(statements("sqlite", "write")["store_id"], (f"{EngineClock().chance() >> 64:016x}",))
+                write = statements("sqlite", "write")
+                writer.execute(write["store_id"], (f"{EngineClock().chance() >> 64:016x}",))
+                writer.execute(write["schema_sum"], (self._schema_sum(),))
             writer.execute("COMMIT")
         except BaseException:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
             raise
+
+    def _schema_sum(self) -> int:
+        return crc_of(*map(list, self.writer.execute(statements("sqlite", "read")["schema"])))
 
     def _settle_pragmas(self) -> None:
         writer = self.writer
@@ -123,12 +130,16 @@ class Opened:
             self.notices.append("durability is relaxed: a power cut may take back what was acknowledged last")
 
     def _compare(self, mark: Known | None) -> None:
-        """Hold the file against its high-water mark. Raises: `StoreBehind`."""
-        read = statements("sqlite", "read")
-        for (name,), (commits, _) in zip(
-            self.writer.execute(read["store_id"]), self.writer.execute(read["pulse"]), strict=True
-        ):
-            self.store_id, self.commits = name, commits
+        """Hold the file against its own sums and its high-water mark. Raises: `StoreDamaged`, `StoreBehind`."""
+        name, schema, pulse = (
+            list(self.writer.execute(statements("sqlite", "read")[asked]))
+            for asked in ("store_id", "schema_sum", "pulse")
+        )
+        if not name or schema != [(self._schema_sum(),)]:
+            raise StoreDamaged(f"{self.path}: its schema was altered: restore a backup")
+        if not _sound(pulse):
+            raise StoreDamaged(f"{self.path}: its count of commits was altered: restore a backup")
+        self.store_id, self.commits = name[0][0], pulse[0][0]
         if not self.engine:
             return
         if Path(f"{self.path}.lost").exists():
@@ -172,6 +183,11 @@ class Opened:
         if self.reader is not self.writer:
             self.reader.close()
         self.writer.close()
+
+
+def _sound(pulse: list[tuple[Any, ...]]) -> bool:
+    """Whether its only row holds numbers, the last of which is the sum of the others."""
+    return len(pulse) == 1 and all(isinstance(one, int) for one in pulse[0]) and sum(pulse[0][:-1]) == pulse[0][-1]
 
 
 def note_lost(path: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from zlib import crc32
 
@@ -17,12 +17,13 @@ from perdure.state.blobs import checked
 from perdure.state.damage import START, damage_of
 from perdure.state.sql import statements
 from perdure.state.sqlite_errors import mapped
-from perdure.state.sqlite_row import encode, row_of
+from perdure.state.sqlite_row import as_text, crc_of, encode, row_of, texts_of
 from perdure.state.store import PAGE_MAX, EpochRow, InboxRow, Loaded, Query
 
 # So many facts are read in one transaction, so that none is much longer than a second and the log can be emptied.
 FACTS_AT_ONCE = 200_000
 log = logging.getLogger("perdure.store")
+_ERRORS = (apsw.Error, UnicodeDecodeError)
 CANNOT = "the store cannot be read"
 ORDERS = ("new", "old", "due")
 
@@ -39,7 +40,7 @@ class Reader:
         """What one statement gives. Raises: `StoreUnavailable`, `StoreDamaged`."""
         try:
             return list(self.db.execute(self._sql[name], bound))
-        except apsw.Error as error:
+        except _ERRORS as error:
             raise mapped(error, CANNOT) from error
 
     @contextmanager
@@ -68,7 +69,7 @@ class Reader:
             # One of these runs lies on a damaged page: the others are read without it.
             for id in left:
                 loaded.extend(self._alone(id, whole=whole, snapshot=snapshot))
-        except apsw.Error as error:
+        except _ERRORS as error:
             raise mapped(error, CANNOT) from error
         return loaded
 
@@ -80,7 +81,12 @@ class Reader:
 
     def _load(self, ids: list[str], loaded: list[Loaded], *, whole: bool, snapshot: bool) -> int:
         """Load runs until enough facts are read; how many of the ids are done with."""
-        found = {row[2]: row for row in self.db.execute(self._sql["by_id"], (encode(ids).decode(),))}
+        bound = (encode(ids).decode(),)
+        try:
+            rows = list(self.db.execute(self._sql["by_id"], bound))
+        except UnicodeDecodeError:
+            rows = [(at, *texts_of(row)) for at, *row in self.db.execute(self._sql["by_id_as_bytes"], bound)]
+        found = {row[2]: row for row in rows}
         count = 0
         for done, id in enumerate(ids, 1):
             row = found.get(id)
@@ -104,8 +110,8 @@ class Reader:
             first, one.damage = 1, damage or "where its loads begin was altered"
         try:
             facts: list[Any] = self.db.execute(self._sql["facts"], (row.no, first - 1)).fetchall()
-            one.progress = dict(self.db.execute(self._sql["progress"], (row.id,)))
-        except apsw.CorruptError as error:
+            one.progress = self._progress(row.id)
+        except (apsw.CorruptError, UnicodeDecodeError) as error:
             one.damage = damage or f"its facts cannot be read: {error}"
             return one
         before = (first - 1, facts.pop(0)[2]) if first > 1 and facts and facts[0][0] == first - 1 else None
@@ -116,11 +122,22 @@ class Reader:
             one.damage = "a fact is of another type than what was written"
         return one
 
+    def _progress(self, run: str) -> dict[str, bytes]:
+        """What attempts told last; what was altered is as good as never told."""
+        told = {}
+        for key, attempt, value, crc in self.db.execute(self._sql["progress"], (run,)):
+            if crc is None or crc == crc_of(run, key, attempt, value):
+                told[key] = value
+            else:
+                log.error("the progress of step %s of run %s was altered and is not used", key, run)
+        return told
+
     def _snapshot(self, no: int) -> tuple[int, bytes] | None:
         """A run's snapshot; one that does not verify is as good as none, since the facts are there."""
-        for seq, body, crc in self.db.execute(self._sql["snapshot"], (no,)):
-            if isinstance(body, bytes) and isinstance(seq, int) and crc32(body) == crc:
-                return seq, body
+        with suppress(UnicodeDecodeError):
+            for seq, body, crc in self.db.execute(self._sql["snapshot"], (no,)):
+                if isinstance(body, bytes) and isinstance(seq, int) and crc32(body, seq & 0xFFFFFFFF) == crc:
+                    return seq, body
         return None
 
     def find(self, query: Query) -> list[RunRow]:
@@ -132,23 +149,40 @@ class Reader:
         if query.after is not None:
             where.append(sql[f"find_after_{query.order}"])
             bound.extend((query.after.wait.due or 0, query.after.no) if query.order == "due" else (query.after.no,))
-        text = sql["find"].format(
-            columns=sql["row_columns"],
-            where=f"WHERE {' AND '.join(where)}" if where else "",
-            order=sql[f"order_{query.order}"],
-        )
+        asked = {"where": f"WHERE {' AND '.join(where)}" if where else "", "order": sql[f"order_{query.order}"]}
+        bound.append(_page(query.limit))
         try:
-            return [row_of(row)[0] for row in self.db.execute(text, (*bound, _page(query.limit)))]
+            try:
+                return [
+                    row_of(row)[0]
+                    for row in self.db.execute(sql["find"].format(columns=sql["row_columns"], **asked), bound)
+                ]
+            except UnicodeDecodeError:
+                text = sql["find"].format(columns=sql["row_columns_as_bytes"], **asked)
+                return [row_of(texts_of(row))[0] for row in self.db.execute(text, bound)]
         except apsw.Error as error:
             raise mapped(error, CANNOT) from error
 
     def altered(self) -> list[str]:
-        """The rows of runs and messages that do not match their sums."""
-        wrong = []
-        for found in self.db.execute(self._sql["all_runs"]):
-            row, damage = row_of(found)
-            if damage:
-                wrong.append(f"run {row.id}: {damage}")
+        """The rows that do not match their sums."""
+        try:
+            wrong = [
+                f"run {row.id}: {damage}"
+                for row, damage in map(row_of, self.db.execute(self._sql["all_runs"]))
+                if damage
+            ]
+        except UnicodeDecodeError:
+            rows = map(row_of, map(texts_of, self.db.execute(self._sql["all_runs_as_bytes"])))
+            wrong = [f"run {row.id}: {damage}" for row, damage in rows if damage]
+        for name, what in (
+            ("all_requests", "the answer to request"),
+            ("all_progress", "the progress of run"),
+            ("all_tombstones", "what is left of run"),
+        ):
+            for id, *rest, crc in self.db.execute(self._sql[name]):
+                columns = (as_text(id), as_text(rest[0]) if name != "all_tombstones" else rest[0], *rest[1:])
+                if crc_of(*columns) != crc:
+                    wrong.append(f"{what} {columns[0]} was altered")
         wrong.extend(
             f"message {no} of the inbox was altered"
             for no, body, crc in self.db.execute(self._sql["all_inbox"])
@@ -170,8 +204,14 @@ class Reader:
         return rows
 
     def answers(self, requests: Sequence[str]) -> dict[str, tuple[str, bytes]]:
-        """See `Store.answers`."""
-        return {id: (run, answer) for id, run, answer in self.rows("answers", encode(list(requests)).decode())}
+        """See `Store.answers`. Of one that was altered it is known that it was given, and not what it said."""
+        given = {}
+        for id, run, answer, crc in self.rows("answers", encode(list(requests)).decode()):
+            given[id] = (run, answer)
+            if crc is not None and crc != crc_of(id, run, answer):
+                log.error("the answer to request %s was altered: restore a backup", id)
+                given[id] = (str(run), b"{}")
+        return given
 
     def blobs(self, hashes: Sequence[str]) -> dict[str, bytes]:
         """See `Store.blobs`."""
@@ -179,12 +219,24 @@ class Reader:
 
     def tombstones(self, ids: Sequence[str]) -> dict[str, tuple[bytes, bytes | None]]:
         """See `Upkeep.tombstones`."""
-        return {id: (digest, outcome) for id, digest, outcome in self.rows("tombstones", encode(list(ids)).decode())}
+        found = {}
+        for id, digest, outcome, crc in self.rows("tombstones", encode(list(ids)).decode()):
+            if crc is not None and crc != crc_of(id, digest, outcome):
+                raise StoreDamaged(f"what is left of run {id} was altered: restore a backup")
+            found[id] = (digest, outcome)
+        return found
 
     def epochs(self) -> list[EpochRow]:
         """The newest epochs, newest first."""
         return [
-            EpochRow(epoch=epoch, node=node, pid=pid, started_at=started_at, clean=bool(clean), note=bytes(note))
+            EpochRow(
+                epoch=epoch,
+                node=node,
+                pid=pid,
+                started_at=started_at,
+                clean=clean == 1,
+                note=note if isinstance(note, bytes) else b"",
+            )
             for epoch, node, pid, started_at, clean, note in self.rows("epochs")
         ]
 
@@ -194,8 +246,12 @@ class Reader:
 
 
 def _filled(sql: dict[str, str]) -> dict[str, str]:
-    columns = sql["row_columns"]
-    return {name: text.replace("{columns}", columns) if name != "find" else text for name, text in sql.items()}
+    """The statements with the columns of runs in their places; `find` gets them when it is asked."""
+    filled = dict(sql)
+    for name in sql.keys() - {"find"}:
+        for place in ("columns", "columns_as_bytes"):
+            filled[name] = filled[name].replace(f"{{{place}}}", sql[f"row_{place}"])
+    return filled
 
 
 def _page(limit: int) -> int:

@@ -21,6 +21,8 @@ encode = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
 _wait = msgspec.json.Decoder(Wait).decode
 _tags = msgspec.json.Decoder(dict[str, str]).decode
+# Which of the columns of a row are texts.
+_TEXTS = {1, 2, 3, 4, 6, 18, 19, 20, 21}
 _busy: dict[tuple[bytes, bool], int] = {}
 
 
@@ -74,6 +76,19 @@ def _busy_of(wait: bytes, due: int | None) -> int:
     if len(_busy) < WAITS_KEPT:
         _busy[wait, due is None] = busy
     return busy
+
+
+def as_text(value: Any) -> Any:
+    """A text that was read as its bytes; one that is none any more is left as it is, and matches no sum."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
+
+
+def texts_of(found: Sequence[Any]) -> list[Any]:
+    """A row of `row_columns` from one of `row_columns_as_bytes`."""
+    return [as_text(value) if i in _TEXTS else value for i, value in enumerate(found)]
 
 
 def row_of(found: Sequence[Any]) -> tuple[RunRow, str]:

@@ -10,7 +10,7 @@ import apsw
 
 from perdure.model.message import Start, encode_message
 from perdure.state.sql import statements
-from perdure.state.sqlite_row import LIVE, encode, started, updated
+from perdure.state.sqlite_row import LIVE, crc_of, encode, started, updated
 from perdure.state.store import DONE, STARTED, Batch, BatchRefused, Committed, NewRun, Ref
 
 
@@ -118,9 +118,11 @@ class BatchWriter:
         tags = [(start.ref.no, key, value) for start in starts for key, value in start.tags.items()]
         if tags:
             self.db.executemany(self._sql["tag"], tags)
-        answers = [(start.request, start.ref.id, STARTED) for start in starts if start.request]
+        self._answers([(start.request, start.ref.id, STARTED) for start in starts if start.request])
+
+    def _answers(self, answers: list[tuple[str, str, bytes]]) -> None:
         if answers:
-            self.db.executemany(self._sql["answer"], answers)
+            self.db.executemany(self._sql["answer"], [(*answer, crc_of(*answer)) for answer in answers])
 
     def _rows(self, batch: Batch, dropped: set[Ref]) -> None:
         """Facts, and the last word on each run's row."""
@@ -174,8 +176,7 @@ class BatchWriter:
             else:
                 answered.add(row[0])
                 fresh.append(row)
-        if fresh:
-            many(sql["answer"], fresh)
+        self._answers(fresh)
         if batch.inbox_done:
             many(sql["inbox_done"], [(no,) for no in batch.inbox_done])
         if not batch.inbox:
@@ -208,7 +209,7 @@ class BatchWriter:
             many(sql["blob_ref"], [(_no(ref), digest) for ref, digest, _ in blobs])
         said = [row for row in batch.snapshots if row[0] not in dropped]
         if said:
-            many(sql["snapshot"], [(_no(ref), seq, body, crc32(body)) for ref, seq, body in said])
+            many(sql["snapshot"], [(_no(ref), seq, body, crc32(body, seq)) for ref, seq, body in said])
             many(sql["remove_snapshots"], [(ref.no,) for ref, _, body in said if not body])
         restart = [(_no(ref), seq) for ref, seq in batch.restart if ref not in dropped]
         if restart:
@@ -219,7 +220,8 @@ class BatchWriter:
         """Progress, and what is removed."""
         sql, many = self._sql, self.db.executemany
         if batch.progress:
-            many(sql["progress"], [(p.run, p.key, p.attempt, p.at, p.value) for p in batch.progress])
+            rows = [(p.run, p.key, p.attempt, p.at, p.value) for p in batch.progress]
+            many(sql["progress"], [(*row, crc_of(*row[:3], row[4])) for row in rows])
         if batch.progress_done:
             many(sql["progress_done"], [(run,) for run in batch.progress_done])
         for root in batch.remove:
@@ -229,10 +231,10 @@ class BatchWriter:
         """Remove a tree of runs, all of which have ended; else nothing of it (S28)."""
         sql, many = self._sql, self.db.executemany
         tree = list(self.db.execute(sql["tree"], (root,)))
-        if not all(ended for _, _, ended in tree):
+        if not all(row[2] for row in tree):
             return
-        nos, ids = [(no,) for no, _, _ in tree], [(id,) for _, id, _ in tree]
-        many(sql["tombstone"], nos)
+        nos, ids = [row[:1] for row in tree], [row[1:2] for row in tree]
+        many(sql["tombstone"], [(id, *left, crc_of(id, *left)) for _, id, _, *left in tree])
         for name in ("remove_facts", "remove_tags", "remove_snapshots", "remove_run"):
             many(sql[name], nos)
         for name in ("remove_requests", "progress_done"):

@@ -2,18 +2,25 @@
 r.no, r.id, r.workflow, r.version, r.definition, r.input_hash, r.life, r.seq, r.head, r.asked_n, r.asked_h, r.generation,
 r.epoch, r.due, r.busy, r.wait, r.variables, r.outcome, r.tags, r.parent, r.parent_key, r.source, r.created_at, r.updated_at,
 r.ended_at, r.crc_start, r.crc
+-- name: row_columns_as_bytes
+r.no, CAST(r.id AS BLOB), CAST(r.workflow AS BLOB), CAST(r.version AS BLOB), CAST(r.definition AS BLOB), r.input_hash,
+CAST(r.life AS BLOB), r.seq, r.head, r.asked_n, r.asked_h, r.generation, r.epoch, r.due, r.busy, r.wait, r.variables,
+r.outcome, CAST(r.tags AS BLOB), CAST(r.parent AS BLOB), CAST(r.parent_key AS BLOB), CAST(r.source AS BLOB), r.created_at,
+r.updated_at, r.ended_at, r.crc_start, r.crc
 -- name: by_id
 SELECT r.start_at, {columns} FROM json_each(?) AS j JOIN runs AS r ON r.id = j.value ORDER BY j.key
+-- name: by_id_as_bytes
+SELECT r.start_at, {columns_as_bytes} FROM json_each(?) AS j JOIN runs AS r ON r.id = j.value ORDER BY j.key
 -- name: facts
 SELECT seq, body, hash FROM facts WHERE run = ? AND seq >= ? ORDER BY seq
 -- name: snapshot
 SELECT seq, body, crc FROM snapshots WHERE run = ?
 -- name: progress
-SELECT key, value FROM progress WHERE run = ?
+SELECT key, attempt, value, crc FROM progress WHERE run = ?
 -- name: inbox
-SELECT no, body, crc FROM inbox WHERE no > ? ORDER BY no LIMIT ?
+SELECT no, CAST(body AS BLOB), crc FROM inbox WHERE no > ? ORDER BY no LIMIT ?
 -- name: answers
-SELECT q.id, q.run, q.answer FROM json_each(?) AS j JOIN requests AS q ON q.id = j.value
+SELECT q.id, q.run, q.answer, q.crc FROM json_each(?) AS j JOIN requests AS q ON q.id = j.value
 -- name: blobs
 SELECT b.hash, b.body FROM json_each(?) AS j JOIN blobs AS b ON b.hash = j.value
 -- name: epochs
@@ -21,15 +28,27 @@ SELECT epoch, node, pid, started_at, clean, note FROM epochs ORDER BY epoch DESC
 -- name: store_id
 SELECT value FROM meta WHERE key = 'id'
 -- name: pulse
-SELECT commits, clock FROM pulse
+SELECT commits, clock, last_run, total FROM pulse
+-- name: schema
+SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name
+-- name: schema_sum
+SELECT value FROM meta WHERE key = 'schema'
 -- name: tombstones
-SELECT t.id, t.input_hash, t.outcome FROM json_each(?) AS j JOIN tombstones AS t ON t.id = j.value
+SELECT t.id, t.input_hash, t.outcome, t.crc FROM json_each(?) AS j JOIN tombstones AS t ON t.id = j.value
 -- name: find
 SELECT {columns} FROM runs AS r {where} ORDER BY {order} LIMIT ?
 -- name: all_runs
 SELECT {columns} FROM runs AS r
+-- name: all_runs_as_bytes
+SELECT {columns_as_bytes} FROM runs AS r
 -- name: all_inbox
-SELECT no, body, crc FROM inbox
+SELECT no, CAST(body AS BLOB), crc FROM inbox
+-- name: all_requests
+SELECT CAST(id AS BLOB), CAST(run AS BLOB), answer, crc FROM requests WHERE crc IS NOT NULL
+-- name: all_progress
+SELECT CAST(run AS BLOB), CAST(key AS BLOB), attempt, value, crc FROM progress WHERE crc IS NOT NULL
+-- name: all_tombstones
+SELECT CAST(id AS BLOB), input_hash, outcome, crc FROM tombstones WHERE crc IS NOT NULL
 -- name: find_ids
 r.id IN (SELECT value FROM json_each(?))
 -- name: find_life

@@ -22,7 +22,7 @@ SELECT q.id FROM json_each(?) AS j JOIN requests AS q ON q.id = j.value
 -- name: waiting
 SELECT i.request FROM json_each(?) AS j JOIN inbox AS i ON i.request = j.value WHERE i.request IS NOT NULL
 -- name: answer
-INSERT INTO requests (id, run, answer) VALUES (?, ?, ?)
+INSERT INTO requests (id, run, answer, crc) VALUES (?, ?, ?, ?)
 -- name: inbox
 INSERT INTO inbox (run, request, body, crc) VALUES (?, ?, ?, ?)
 -- name: inbox_done
@@ -39,13 +39,16 @@ UPDATE runs SET start_at = ?2 WHERE no = ?1
 -- name: snapshot_outdated
 DELETE FROM snapshots WHERE run = ?1 AND seq < ?2
 -- name: progress
-INSERT INTO progress (run, key, attempt, at, value)
-SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM runs WHERE id = ?1 AND ended_at IS NULL)
-ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, at = excluded.at, value = excluded.value
+INSERT INTO progress (run, key, attempt, at, value, crc)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM runs WHERE id = ?1 AND ended_at IS NULL)
+ON CONFLICT (run, key) DO UPDATE SET attempt = excluded.attempt, at = excluded.at, value = excluded.value,
+    crc = excluded.crc
 -- name: progress_done
 DELETE FROM progress WHERE run = ?
 -- name: pulse
-UPDATE pulse SET commits = commits + 1, clock = MAX(clock, ?1), last_run = MAX(last_run, ?2) RETURNING commits
+UPDATE pulse SET commits = commits + 1, clock = MAX(clock, ?1), last_run = MAX(last_run, ?2),
+    total = commits + 1 + MAX(clock, ?1) + MAX(last_run, ?2)
+RETURNING commits
 -- name: note
 UPDATE epochs SET note = ?2 WHERE epoch = ?1
 -- name: clean
@@ -57,9 +60,9 @@ WITH RECURSIVE tree (id) AS (
     SELECT r.id FROM runs AS r WHERE r.id = ?1 AND NOT EXISTS (SELECT 1 FROM runs AS p WHERE p.id = r.parent)
     UNION SELECT c.id FROM tree JOIN runs AS c ON c.parent = tree.id AND c.parent <> ''
 )
-SELECT r.no, r.id, r.life IN ('completed', 'failed', 'cancelled') FROM tree JOIN runs AS r ON r.id = tree.id
+SELECT r.no, r.id, r.life IN ('completed', 'failed', 'cancelled'), r.input_hash, r.outcome FROM tree JOIN runs AS r ON r.id = tree.id
 -- name: tombstone
-INSERT OR REPLACE INTO tombstones (id, input_hash, outcome) SELECT id, input_hash, outcome FROM runs WHERE no = ?
+INSERT OR REPLACE INTO tombstones (id, input_hash, outcome, crc) VALUES (?, ?, ?, ?)
 -- name: remove_facts
 DELETE FROM facts WHERE run = ?
 -- name: remove_tags
@@ -76,3 +79,5 @@ DELETE FROM blobs WHERE hash = ?1 AND NOT EXISTS (SELECT 1 FROM blob_refs WHERE 
 DELETE FROM runs WHERE no = ?
 -- name: store_id
 INSERT INTO meta (key, value) VALUES ('id', ?) ON CONFLICT DO NOTHING
+-- name: schema_sum
+INSERT INTO meta (key, value) VALUES ('schema', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value

@@ -16,10 +16,10 @@ from tests.crash.witness import notes
 from tests.state import programs
 
 pytestmark = pytest.mark.crash
-# Of the syncs of a run: while the file is made (3, 5), as the store is claimed (9), of the mark (10), of commits. Those
+# Of the syncs of a run: while the file is made (3, 5, 9), as the store is claimed (11), of the mark (12), of commits. Those
 # of the folder (2, 6) are left out: SQLite makes them, and does not tell when they fail.
-ONCE = (3, 5, 9, 10, 12, 16)
-FOREVER = (4, 14)
+ONCE = (3, 5, 9, 11, 12, 14, 18)
+FOREVER = (4, 16)
 FAILED = re.compile(r"fdatasync\(\d+<(?P<path>[^>]*)>\) = -1 EIO .*\(INJECTED\)")
 TOLD = re.compile(r"\bwrite\(\d+<[^>]*/(acks|steps)>, \"(?P<line>.*)\\n\"")
 PROGRAM = """
@@ -103,7 +103,7 @@ async def test_f13_the_command_line_exits_with_3_and_says_why(tmp_path: Path) ->
     """Goal: a program ends with a clear text, no traceback, and no result; given again, the command finishes the run."""
     (tmp_path / "prog.py").write_text(PROGRAM)
     command = [str(ROOT / "src/perdure/__main__.py"), "run", "prog.py", "-p", "count=3", "--store", ADDRESS]
-    with Program(command[0], *command[1:], before=failing(12, forever=True)) as program:
+    with Program(command[0], *command[1:], before=failing(15, forever=True)) as program:
         assert program.ends() == 3, program.said
         assert program.lines == []
         assert "Traceback" not in program.said

@@ -152,9 +152,12 @@ class SqliteStore:
                 self._tidy()
 
     def _tidy(self) -> None:
-        """Raises: `StoreLost` when a sync fails; what was committed before is durable."""
+        """Raises: `StoreLost` when a sync fails, what was committed before is durable; or when the file has gone."""
         try:
             self._keeper.committed(self._writer.commits)
+        except StoreLost as error:
+            self._lost = error
+            raise
         except apsw.Error as error:
             found = self._failed(error, "the store cannot be tidied")
             if isinstance(found, StoreLost):

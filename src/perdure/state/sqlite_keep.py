@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 
 from perdure.clock import Clock
+from perdure.errors import StoreLost
 from perdure.state.mark import Known, Mark
 from perdure.state.sqlite_open import Opened
 
@@ -32,6 +33,7 @@ class Keeper:
         self._file, self._log = Path(opened.path), Path(f"{opened.path}-wal")
         self._mark = Mark(opened.path)
         self._store_id, self._relaxed = opened.store_id, relaxed
+        self._inode = _inode(self._file)
         self._pages = 0
         self._empty_at = LOG_PAGES
         self._alarmed = False
@@ -46,13 +48,19 @@ class Keeper:
         return self._engine and (self._pages >= self._empty_at or self._mark.due(now_s))
 
     def committed(self, commits: int) -> None:
-        """After a commit, before the next. Raises: `apsw.Error` when the log cannot be emptied, or the mark cannot be synced."""
+        """After a commit, before the next.
+
+        Raises: `apsw.Error` when the log cannot be emptied, or the mark cannot be synced; `StoreLost` when the file is
+                no longer where it was.
+        """
         if not self._engine:
             return
         if self._pages >= self._empty_at:
             self._empty()
         now_s = self._clock.monotonic()
         if self._mark.due(now_s):
+            if _inode(self._file) != self._inode:
+                raise StoreLost(f"{self._file} was removed or replaced while it was open: the engine stops")
             self._write_mark(commits, now_s)
             self._look()
 
@@ -92,6 +100,15 @@ class Keeper:
                 with suppress(apsw.Error):
                     self._write_mark(commits, self._clock.monotonic())
         self._mark.close()
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _size(path: Path) -> int:

@@ -24,6 +24,8 @@ APPLICATION_ID = 0x50455244  # "PERD"
 SQLITE_MIN = (3, 51, 3)
 # Pages kept in memory by one connection.
 CACHE_KIB = 8_192
+# A file that is smaller holds no schema yet. Units: bytes.
+FILE_MIN = 2 * 4_096
 _NETWORK = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x65735546: "FUSE"}
 _TMPFS = 0x01021994
 
@@ -99,6 +101,9 @@ class Opened:
         for number, script in known:
             if number > version:
                 self._step(number, script)
+        if Path(self.path).stat().st_size < FILE_MIN:
+            # A new store's id must not be in the log alone: without its log it would be taken for a new one.
+            self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _step(self, number: int, script: str) -> None:
         writer = self.writer

@@ -65,6 +65,7 @@ class Loader:
         self.wanted: dict[str, list[Any]] = {}
         self.task: asyncio.Task[None] | None = None
         self.kept_back: set[str] = set()
+        self.aside: set[asyncio.Task[None]] = set()  # runs that are being set aside
         self.seen: set[int] = set()  # inbox rows that are being folded: the sweep's
         self.unserved: set[str] = set()
         self.unsnapped: set[str] = set()
@@ -101,7 +102,7 @@ class Loader:
                 except StoreError as error:
                     for run_id, entries in group.items():
                         self.wanted[run_id] = entries + self.wanted.get(run_id, [])
-                    if isinstance(error, StoreLost):
+                    if isinstance(error, StoreLost | StoreDamaged):
                         lose(self.node, error)
                         break
                     log.warning("runs cannot be loaded now: %s", error)
@@ -128,7 +129,14 @@ class Loader:
         for run_id in list(group):
             entries = self._unanswered(group[run_id], answers)
             one, history = loaded.get(run_id), histories.get(run_id)
-            await self._one(run_id, one, history, entries, children)
+            try:
+                await self._one(run_id, one, history, entries, children)
+            except StoreError:
+                raise
+            except Exception as error:
+                log.exception("run %s cannot be loaded: it is set aside", run_id)
+                reason = f"it cannot be loaded: {type(error).__name__}: {error}"
+                self.quarantine(run_id, Trouble("refused", reason), entries)
             del group[run_id]
             if node.clock.monotonic() > until:
                 await asyncio.sleep(0)
@@ -151,9 +159,12 @@ class Loader:
         if one.damage:
             return StoreDamaged(one.damage)
         try:
-            return decode(one.facts)
+            history = decode(one.facts)
         except StoreDamaged as error:
             return error
+        if history and one.snapshot is None and not isinstance(history[0][1], f.RunStarted | f.RunContinued):
+            return StoreDamaged(f"what is loaded of it begins with fact {history[0][0]}, which begins nothing")
+        return history
 
     async def _fill(self, histories: dict[str, Any]) -> None:
         """Put blobs in the place of the references to them; a run that misses one of its own is damaged, alone."""
@@ -402,7 +413,20 @@ class Loader:
     def quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> asyncio.Task[None]:
         """A run that cannot be folded or written, or is damaged, goes to attention alone; what waited follows."""
         entries.extend(self.wanted.pop(run_id, ()))
-        return self.node.loop.create_task(self._quarantine(run_id, trouble, entries))
+        task = self.node.loop.create_task(self._quarantined(run_id, trouble, entries))
+        self.aside.add(task)
+        task.add_done_callback(self.aside.discard)
+        return task
+
+    async def _quarantined(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
+        try:
+            await self._quarantine(run_id, trouble, entries)
+        except StoreError as error:
+            log.error("run %s cannot be set aside (%s): %s", run_id, trouble.reason, error)
+            self.kept_back.add(run_id)
+            for waiter in (*replies(entries), *self.node.waiters.pop(run_id, ())):
+                if not waiter.done():
+                    waiter.set_exception(error)
 
     async def _quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
         node = self.node

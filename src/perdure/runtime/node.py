@@ -17,7 +17,7 @@ from typing import Any
 
 from perdure.authoring.registry import Registry
 from perdure.clock import Clock
-from perdure.errors import Blocked, EngineStopped, PerdureError, StoreError, StoreLost, StoreUnavailable
+from perdure.errors import Blocked, EngineStopped, PerdureError, StoreError, StoreUnavailable
 from perdure.model import message as m
 from perdure.model.run import Life
 from perdure.runtime.admission import fold_start
@@ -53,7 +53,7 @@ class Node:
         self.flying: Work | None = None
         self.stopping = False
         self.failed: StoreError | None = None
-        self.lost: StoreLost | None = None
+        self.lost: StoreError | None = None
         self.pause_s = PAUSE_FIRST_S
         self.suspects: set[str] = set()
         self.folding: Any = None  # what is being folded: the run to blame, should that fail

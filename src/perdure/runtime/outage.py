@@ -97,8 +97,8 @@ def _set_aside(node: Node, run_id: str, reason: str) -> None:
     node.on_load.quarantine(run_id, Trouble("refused", reason), waiting)
 
 
-def lose(node: Node, error: StoreLost) -> None:
-    """The store can keep nothing any more: stop for good, tell everyone (S27)."""
+def lose(node: Node, error: StoreError) -> None:
+    """The store can keep nothing any more, or work cannot be found in it: stop for good, tell everyone (S27)."""
     if node.lost is None:
         log.error("the store is lost: %s", error)
     node.lost = error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from perdure.errors import StoreError, StoreLost
+from perdure.errors import StoreDamaged, StoreError, StoreLost
 from perdure.model import message as m
 from perdure.model.run import Life, Outcome
 from perdure.runtime.admission import Queue
@@ -79,7 +79,7 @@ class Sweep:
                     await self._recover()
                 await self._due()
                 node.keep_progress()
-            except StoreLost as error:
+            except (StoreLost, StoreDamaged) as error:
                 lose(node, error)
                 return
             except StoreError as error:

@@ -225,7 +225,7 @@ class Loader:
         if present is not None and present.life is Life.LIVE:
             node.post(Install(present, entries))
         elif one is None:
-            self._absent(run_id, entries)
+            await self._absent(run_id, entries)
         elif one.row.life.ended:
             await self._after_end(one, entries)
         elif one.row.life is Life.ATTENTION:
@@ -235,11 +235,17 @@ class Loader:
         else:
             self._live(one, history, entries, children)
 
-    def _absent(self, run_id: str, entries: list[Any]) -> None:
-        """No such run: a start whose commit did not take place is made again, all else is refused."""
+    async def _absent(self, run_id: str, entries: list[Any]) -> None:
+        """No such run: a start whose commit did not take place is made again, all else is refused.
+
+        The id of a run that was removed stays its own (S28).
+        """
+        removed = await self.node.store.tombstones([run_id])  # type: ignore[attr-defined]
         for entry in entries:
             if isinstance(entry, Attempt):
                 self.node.pools.forget(entry)
+            elif isinstance(entry.message, m.Start) and run_id in removed:
+                self._removed(entry, entry.message, removed[run_id][0])
             elif isinstance(entry.message, m.Start) and not entry.inbox_no:
                 entry.asked_before = False
                 self.node.post(entry)
@@ -248,6 +254,16 @@ class Loader:
             else:
                 self.node.refuse(entry, UnknownRun(run_id))
                 self.node.wake()
+
+    def _removed(self, item: Item, message: m.Start, input_hash: bytes) -> None:
+        """A start under the id of a run that was removed: said again it is answered, else the id is in use."""
+        if input_hash != message.input_hash:
+            self.node.refuse(item, IdInUse(message.run, message.workflow))
+        elif item.inbox_no:
+            self.node.advance.work.batch.inbox_done.append(item.inbox_no)
+        elif item.reply is not None and not item.reply.done():
+            item.reply.set_result(message.run)
+        self.node.wake()
 
     async def _after_end(self, one: Loaded, entries: list[Any]) -> None:
         row = one.row

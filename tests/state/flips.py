@@ -18,6 +18,7 @@ from perdure.settings import Settings
 from perdure.state.sqlite import SqliteStore
 from perdure.state.store import Batch, Loaded, Progress, Query
 from perdure.testing.rows import NOON, HandRun, body_of
+from tests.crash.harness import until_async
 from tests.state import programs
 
 FILE = "s.db"
@@ -34,6 +35,7 @@ async def make(*, closed: bool) -> dict[str, bytes]:
         await engine.get("one").signal("go", 7, request_id="go")
         assert await engine.get("one").result("60s") == programs.RESULT
         await engine.start(programs.waits, 1, id="two", tags={"region": "eu"})
+        await until_async(lambda: waits(engine), "it waits")
     store = await SqliteStore.open_engine(FILE, Settings())
     try:
         _write_by_hand(store)
@@ -43,6 +45,10 @@ async def make(*, closed: bool) -> dict[str, bytes]:
     finally:
         await store.close()
     return files()
+
+
+async def waits(engine: perdure.Engine) -> bool:
+    return bool((await engine.row("two")).wait.signals)
 
 
 def _write_by_hand(store: SqliteStore) -> None:

@@ -57,7 +57,7 @@ class Verdict:
             good = self.good["loaded"][place]
         if one.progress != good.progress:  # dropped: a step begins without it
             good = msgspec.structs.replace(good, progress={})
-            return bool(told) and (one == good or bool(one.damage))
+            return bool(one.damage) or (bool(told) and one == good)
         return one == good or bool(one.damage)
 
 

@@ -111,7 +111,7 @@ class Auditor:
         self.damaged.append(row.id)
         log.error("run %s does not verify: %s", row.id, wrong)
         if row.life is Life.LIVE:
-            self._aside.append(self.loader.quarantine(row.id, Trouble("damaged", wrong), []))
+            self._aside.append(self.loader.aside.quarantine(row.id, Trouble("damaged", wrong), []))
 
     async def _rest(self, spent_s: float) -> None:
         """Give way: for a multiple of the time that was taken, and then until the node has nothing to fold."""

@@ -75,6 +75,7 @@ class Engine(Desk):
         except TimeoutError:
             log.warning("the last batch could not be committed in %gs", SETTLE_S)
         beside = [task for task in (self._sweeping, self._auditing, self.loader.task) if task is not None]
+        beside.extend(self.loader.aside.tasks)
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)

@@ -30,6 +30,7 @@ from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.command import StartChild
 from perdure.model.run import Life, RunRow
+from perdure.runtime.aside import Aside
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.definitions import bind_kept
 from perdure.runtime.live import Ended, LiveRun
@@ -39,7 +40,7 @@ from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, 
 from perdure.runtime.revive import Revive
 from perdure.runtime.snapshots import plan_next
 from perdure.runtime.work import Install, Item
-from perdure.state.store import BatchRefused, Loaded, Query
+from perdure.state.store import Loaded, Query
 
 if TYPE_CHECKING:
     from perdure.runtime.node import Node
@@ -71,8 +72,7 @@ class Loader:
         self.group: dict[str, list[Any]] = {}  # what is being read now
         self.stale: set[str] = set()  # what of it has moved since
         self.joining: dict[str, Install] = {}  # what was read, and is not folded yet
-        self.aside: set[str] = set()  # runs that go to attention since they cannot be folded or written
-        self.given_up: dict[str, str] = {}  # those of which not even that is taken, with the reason
+        self.aside = Aside(self)
         self.suspects: Suspects
         self.recovery = Recovery(self)
         self.revive = Revive(self)
@@ -127,7 +127,7 @@ class Loader:
                 except StoreError as error:
                     for run_id, entries in group.items():
                         self.wanted[run_id] = entries + self.wanted.get(run_id, [])
-                    if isinstance(error, StoreLost):
+                    if isinstance(error, StoreLost | StoreDamaged):
                         lose(self.node, error)
                         break
                     log.warning("runs cannot be loaded now: %s", error)
@@ -154,10 +154,17 @@ class Loader:
         for run_id in list(group):
             entries = self._unanswered(group[run_id], answers)
             one, history = loaded.get(run_id), histories.get(run_id)
-            if run_id in self.stale:
-                self.wanted.setdefault(run_id, []).extend(entries)
-            else:
-                await self._one(run_id, one, history, entries, children)
+            try:
+                if run_id in self.stale:
+                    self.wanted.setdefault(run_id, []).extend(entries)
+                else:
+                    await self._one(run_id, one, history, entries, children)
+            except StoreError:
+                raise
+            except Exception as error:
+                log.exception("run %s cannot be loaded: it is set aside", run_id)
+                reason = f"it cannot be loaded: {type(error).__name__}: {error}"
+                self.aside.quarantine(run_id, Trouble("refused", reason), entries)
             del group[run_id]
             if node.clock.monotonic() > until:
                 await asyncio.sleep(0)
@@ -180,9 +187,12 @@ class Loader:
         if one.damage:
             return StoreDamaged(one.damage)
         try:
-            return decode(one.facts)
+            history = decode(one.facts)
         except StoreDamaged as error:
             return error
+        if history and one.snapshot is None and not isinstance(history[0][1], f.RunStarted | f.RunContinued):
+            return StoreDamaged(f"what is loaded of it begins with fact {history[0][0]}, which begins nothing")
+        return history
 
     async def _fill(self, histories: dict[str, Any]) -> None:
         """Put blobs in the place of the references to them; a run that misses one of its own is damaged, alone."""
@@ -231,8 +241,8 @@ class Loader:
         self, run_id: str, one: Loaded | None, history: Any, entries: list[Any], children: dict[str, RunRow]
     ) -> None:
         node = self.node
-        if run_id in self.given_up:
-            self.give_up(run_id, entries, self.given_up[run_id])
+        if run_id in self.aside.given_up:
+            self.aside.give_up(run_id, entries, self.aside.given_up[run_id])
             return
         forced = next((entry for entry in entries if _is_forced(entry)), None)
         if forced is not None and one is not None and one.row.life is Life.LIVE and one.row.seq:
@@ -248,7 +258,7 @@ class Loader:
         elif joining is not None:
             joining.items.extend(entries)
         elif one is None:
-            self._absent(run_id, entries)
+            await self._absent(run_id, entries)
         elif one.row.life.ended:
             await self._after_end(one, entries)
         elif one.row.life is Life.ATTENTION:
@@ -258,11 +268,17 @@ class Loader:
         else:
             self._live(one, history, entries, children)
 
-    def _absent(self, run_id: str, entries: list[Any]) -> None:
-        """No such run: a start whose commit did not take place is made again, all else is refused."""
+    async def _absent(self, run_id: str, entries: list[Any]) -> None:
+        """No such run: a start whose commit did not take place is made again, all else is refused.
+
+        The id of a run that was removed stays its own (S28).
+        """
+        removed = await self.node.store.tombstones([run_id])  # type: ignore[attr-defined]
         for entry in entries:
             if isinstance(entry, Attempt):
                 self.node.pools.forget(entry)
+            elif isinstance(entry.message, m.Start) and run_id in removed:
+                self._removed(entry, entry.message, removed[run_id][0])
             elif isinstance(entry.message, m.Start) and not entry.inbox_no:
                 entry.asked_before = False
                 self.node.post(entry)
@@ -271,6 +287,16 @@ class Loader:
             else:
                 self.node.refuse(entry, UnknownRun(run_id))
                 self.node.wake()
+
+    def _removed(self, item: Item, message: m.Start, input_hash: bytes) -> None:
+        """A start under the id of a run that was removed: said again it is answered, else the id is in use."""
+        if input_hash != message.input_hash:
+            self.node.refuse(item, IdInUse(message.run, message.workflow))
+        elif item.inbox_no:
+            self.node.advance.work.batch.inbox_done.append(item.inbox_no)
+        elif item.reply is not None and not item.reply.done():
+            item.reply.set_result(message.run)
+        self.node.wake()
 
     async def _after_end(self, one: Loaded, entries: list[Any]) -> None:
         row = one.row
@@ -337,7 +363,7 @@ class Loader:
         """A run whose start was acknowledged and not yet folded: it begins by its own row in the inbox alone."""
         row = one.row
         begins = any(isinstance(entry.message, m.Start) and entry.inbox_no for entry in entries)
-        run = self._make(row) if begins else None
+        run = self.make(row) if begins else None
         if run is not None:
             self.join(run, entries)
             return
@@ -352,7 +378,7 @@ class Loader:
             else:
                 self._keep(row, entry)
 
-    def _make(self, row: RunRow) -> LiveRun | None:
+    def make(self, row: RunRow) -> LiveRun | None:
         """A run in memory from its row, with nothing folded; None: no engine here serves its workflow."""
         advance = self.node.advance
         spec = advance.catalogue.workflow(row.workflow, row.version, row.definition)
@@ -370,7 +396,7 @@ class Loader:
 
     def _live(self, one: Loaded, history: Any, entries: list[Any], children: dict[str, RunRow]) -> None:
         row = one.row
-        run = self._make(row)
+        run = self.make(row)
         if run is None:
             self.unserved.add(row.id)
             self._not_served(row, entries)
@@ -392,13 +418,13 @@ class Loader:
                 rebuild(run.decider, history)
                 check_frontier(run.decider, row.seq, row.asked_n, row.asked_h)
         except NonDeterminism as error:
-            self._needs_attention(run, row, Trouble("nondeterminism", str(error), error.step), entries)
+            self.aside.needs_attention(run, row, Trouble("nondeterminism", str(error), error.step), entries)
             return
         except Attention as error:
-            self._needs_attention(run, row, Trouble(error.cause, str(error), error.step), entries)
+            self.aside.needs_attention(run, row, Trouble(error.cause, str(error), error.step), entries)
             return
         except StoreDamaged as error:
-            self._needs_attention(run, row, Trouble("damaged", str(error)), entries)
+            self.aside.needs_attention(run, row, Trouble("damaged", str(error)), entries)
             return
         run.requests.update(request for _, fact in history if (request := getattr(fact, "request", "")))
         run.decider.release(row.updated_at)  # a retry that was due when the row was written may have begun
@@ -421,65 +447,6 @@ class Loader:
                 self._started(entry, entry.message, row)
             else:
                 self._keep(row, entry)  # who serves it later finds the message in the inbox
-
-    def _needs_attention(self, run: LiveRun, row: RunRow, trouble: Trouble, entries: list[Any]) -> None:
-        advance = self.node.advance
-        log.warning("run %s needs attention: %s", run.id, trouble.reason)
-        run.decider.drop()
-        run.decider = make(run.id, run.spec, advance.catalogue, advance.limits)
-        run.decider.now = row.updated_at
-        run.decider.asked_n, run.decider.asked_h = row.asked_n, row.asked_h
-        advance.now = self.node.clock.now_us()
-        advance.attention(run, *trouble)
-        self._again(run.id, entries)
-        advance.seal(advance.work)
-        self.node.wake()
-
-    def quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> asyncio.Task[None]:
-        """A run that cannot be folded or written, or is damaged, goes to attention alone; what waited follows."""
-        entries.extend(self.wanted.pop(run_id, ()))
-        return self.node.loop.create_task(self._quarantine(run_id, trouble, entries))
-
-    async def _quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
-        node = self.node
-        found = await node.store.load([run_id])
-        present = node.advance.runs.get(run_id)
-        if present is not None and present.life is Life.LIVE:
-            node.advance.now = node.clock.now_us()
-            node.advance.attention(present, *trouble)
-            node.advance.seal(node.advance.work)
-            self._again(run_id, entries)
-        elif found and found[0].row.life is Life.LIVE:
-            run = self._make(found[0].row)
-            if run is not None:
-                self._needs_attention(run, found[0].row, trouble, entries)
-        elif found:
-            self.kept_back.add(run_id)
-            log.error("run %s stays %s: %s", run_id, found[0].row.life.value, trouble.reason)
-        else:
-            for entry in entries:
-                if isinstance(entry, Item):
-                    node.refuse(entry, BatchRefused(f"run {run_id} was not started: {trouble.reason}"))
-        node.wake()
-
-    def give_up(self, run_id: str, entries: list[Any], reason: str) -> None:
-        """Nothing that the run writes is taken: it stays as the store has it until the next start."""
-        if run_id not in self.given_up:
-            log.error("run %s stays as it is: %s", run_id, reason)
-        self.given_up[run_id] = reason
-        for entry in (*entries, *self.wanted.pop(run_id, ())):
-            if isinstance(entry, Attempt):
-                self.node.pools.forget(entry)
-            elif entry.reply is not None and not entry.reply.done():
-                entry.reply.set_exception(BatchRefused(f"run {run_id} stays as it is: {reason}"))
-
-    def _again(self, run_id: str, entries: list[Any]) -> None:
-        """What waited for a run that needs attention now: attempts are dropped, messages are kept for it."""
-        for entry in entries:
-            if isinstance(entry, Attempt):
-                self.node.advance.work.attempts.append(entry)
-            elif isinstance(entry, Item):
-                self(run_id, entry)
 
     def look_up(self, run: LiveRun, children: dict[str, RunRow]) -> None:
         """Every child that is waited for: one that is missing is started, one that has ended is told (F50)."""

@@ -406,7 +406,7 @@ class Node:
         self.resident.pop(run.id, None)
         run.decider.drop()
         self.on_load.left(run.id)
-        self.on_load.aside.discard(run.id)
+        self.on_load.aside.runs.discard(run.id)
         if run.id in self.waiters:
             self.tell(run.ended())
 

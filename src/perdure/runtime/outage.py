@@ -92,16 +92,16 @@ def _set_aside(node: Node, run_id: str, reason: str) -> None:
     """Let a run go to attention; what waits for it in the queue waits for that."""
     waiting = [entry for entry in node.queue if run_of(entry) == run_id]
     node.queue = deque(entry for entry in node.queue if run_of(entry) != run_id)
-    loader = node.on_load
-    if run_id in loader.aside:
-        loader.give_up(run_id, waiting, reason)
+    aside = node.on_load.aside
+    if run_id in aside.runs:
+        aside.give_up(run_id, waiting, reason)
     else:
-        loader.aside.add(run_id)
-        loader.quarantine(run_id, Trouble("refused", reason), waiting)
+        aside.runs.add(run_id)
+        aside.quarantine(run_id, Trouble("refused", reason), waiting)
 
 
-def lose(node: Node, error: StoreLost) -> None:
-    """The store can keep nothing any more: stop for good, tell everyone (S27)."""
+def lose(node: Node, error: StoreError) -> None:
+    """The store can keep nothing any more, or work cannot be found in it: stop for good, tell everyone (S27)."""
     if node.lost is None:
         log.error("the store is lost: %s", error)
     let_go(node, error)

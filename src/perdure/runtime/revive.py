@@ -83,7 +83,7 @@ class Revive:
         node.wake()
 
     def _made(self, one: Loaded) -> LiveRun:
-        run = self.loader._make(one.row)
+        run = self.loader.make(one.row)
         if run is None:
             raise UnknownWorkflow(one.row.workflow, one.row.version)
         return run

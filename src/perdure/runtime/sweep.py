@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from perdure.errors import StoreError, StoreLost
+from perdure.errors import StoreDamaged, StoreError, StoreLost
 from perdure.model import message as m
 from perdure.model.run import Life, Outcome
 from perdure.runtime.admission import Queue
@@ -83,7 +83,7 @@ class Sweep:
                 await self._due()
                 self._clock()
                 node.keep_progress()
-            except StoreLost as error:
+            except (StoreLost, StoreDamaged) as error:
                 lose(node, error)
                 return
             except StoreError as error:
@@ -163,7 +163,7 @@ class Sweep:
             after = rows[-1]
 
     async def _retention(self) -> None:
-        """Remove trees of runs whose root ended long ago (S28)."""
+        """Remove trees of runs of which all ended long ago (S28)."""
         node, keep_s = self.node, self.node.settings.retention_s
         now = node.clock.monotonic()
         if not keep_s or now - self.retained_at < min(RETENTION_EVERY_S, keep_s):
@@ -172,13 +172,13 @@ class Sweep:
         before = node.clock.now_us() - round(keep_s * 1e6)
         roots = await node.store.find(Query(roots=True, ended_before=before, order="old", limit=PAGE))
         for root in roots:
-            tree = await self._tree(root.id)
+            tree = await self._tree(root.id, before)
             if tree is not None:
                 node.advance.work.batch.remove.extend(tree)
         node.wake()
 
-    async def _tree(self, root: str) -> list[str] | None:
-        """The ids of a root and all below it; None when one of them has not ended."""
+    async def _tree(self, root: str, before: int) -> list[str] | None:
+        """The ids of a root and all below it; None when one of them had not ended by then."""
         ids, level = [root], [root]
         while level:
             below: list[str] = []
@@ -186,7 +186,7 @@ class Sweep:
                 after = None
                 while True:
                     rows = await self.node.store.find(Query(parent=parent, order="old", limit=PAGE, after=after))
-                    if any(not row.life.ended for row in rows):
+                    if any(row.ended_at is None or row.ended_at > before for row in rows):
                         return None
                     below.extend(row.id for row in rows)
                     if len(rows) < PAGE:

@@ -236,6 +236,7 @@ class SqliteStore:
         """See `Store.changed`."""
         if self._away or self._lost is not None:
             return False
+        self._usable()
         try:
             version = self._data_version()
         except apsw.Error as error:

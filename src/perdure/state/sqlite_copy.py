@@ -31,8 +31,10 @@ def copy_file(path: str, destination: str) -> None:
         _sync(part)
         part.replace(target)
         _sync(target.parent)
+    except apsw.FullError as error:  # of a copy SQLite says here: "not an error"
+        raise StoreUnavailable(f"backup to {target}: the disk is full") from error
     except apsw.Error as error:
-        raise StoreUnavailable(f"backup to {target}: {error}") from error
+        raise StoreUnavailable(f"backup to {target}: {type(error).__name__}, {error}") from error
     except OSError as error:
         raise StoreUnavailable(f"backup to {target}: {error.strerror}") from error
     finally:

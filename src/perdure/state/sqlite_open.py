@@ -55,6 +55,7 @@ class Opened:
         Raises: `StoreUnavailable` when it stood there longer than `busy_wait_s`.
         """
         until = clock.monotonic() + self.settings.busy_wait_s
+        told = len(self.notices)
         while True:
             try:
                 self.prepare(mark)
@@ -63,7 +64,7 @@ class Opened:
                     raise
             else:
                 return
-            self.notices.clear()
+            del self.notices[told:]
             await asyncio.sleep(POLL_S)
 
     def prepare(self, mark: Known | None) -> None:

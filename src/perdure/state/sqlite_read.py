@@ -17,7 +17,7 @@ from perdure.state.blobs import checked
 from perdure.state.damage import START, damage_of
 from perdure.state.sql import statements
 from perdure.state.sqlite_errors import mapped
-from perdure.state.sqlite_row import as_text, crc_of, encode, row_of, texts_of
+from perdure.state.sqlite_row import as_text, crc_of, encode, row_of, texts_of, unreadable
 from perdure.state.store import PAGE_MAX, EpochRow, InboxRow, Loaded, Query
 
 # So many facts are read in one transaction, so that none is much longer than a second and the log can be emptied.
@@ -50,13 +50,19 @@ class Reader:
         try:
             yield
         finally:
-            self.db.execute("COMMIT")
+            try:
+                self.db.execute("COMMIT")
+            except apsw.Error:  # it only read, and what was read is told apart already; it must not stay open
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
 
     # --- runs ----------------------------------------------------------------------------------------
 
     def load(self, ids: Sequence[str], *, whole: bool, snapshot: bool) -> list[Loaded]:
         """See `Store.load`."""
         left = list(dict.fromkeys(ids))
+        if not left:
+            return []
         loaded: list[Loaded] = []
         try:
             while left:
@@ -64,20 +70,15 @@ class Reader:
                     done = self._load(left, loaded, whole=whole, snapshot=snapshot)
                 left = left[done:]
         except apsw.CorruptError as error:
-            if len(left) == 1:
-                raise mapped(error, CANNOT) from error
             # One of these runs lies on a damaged page: the others are read without it.
-            for id in left:
-                loaded.extend(self._alone(id, whole=whole, snapshot=snapshot))
+            if len(left) > 1:
+                for id in left:
+                    loaded.extend(self.load([id], whole=whole, snapshot=snapshot))
+            else:
+                loaded.append(Loaded(row=unreadable(left[0]), facts=[], damage=f"its row cannot be read: {error}"))
         except _ERRORS as error:
             raise mapped(error, CANNOT) from error
         return loaded
-
-    def _alone(self, id: str, *, whole: bool, snapshot: bool) -> list[Loaded]:
-        try:
-            return self.load([id], whole=whole, snapshot=snapshot)
-        except StoreDamaged:
-            return []
 
     def _load(self, ids: list[str], loaded: list[Loaded], *, whole: bool, snapshot: bool) -> int:
         """Load runs until enough facts are read; how many of the ids are done with."""
@@ -134,7 +135,7 @@ class Reader:
 
     def _snapshot(self, no: int) -> tuple[int, bytes] | None:
         """A run's snapshot; one that does not verify is as good as none, since the facts are there."""
-        with suppress(UnicodeDecodeError):
+        with suppress(UnicodeDecodeError, apsw.CorruptError):
             for seq, body, crc in self.db.execute(self._sql["snapshot"], (no,)):
                 if isinstance(body, bytes) and isinstance(seq, int) and crc32(body, seq & 0xFFFFFFFF) == crc:
                     return seq, body
@@ -153,15 +154,16 @@ class Reader:
         bound.append(_page(query.limit))
         try:
             try:
-                return [
-                    row_of(row)[0]
-                    for row in self.db.execute(sql["find"].format(columns=sql["row_columns"], **asked), bound)
-                ]
+                text = sql["find"].format(columns=sql["row_columns"], **asked)
+                found = [row_of(row) for row in self.db.execute(text, bound)]
             except UnicodeDecodeError:
                 text = sql["find"].format(columns=sql["row_columns_as_bytes"], **asked)
-                return [row_of(texts_of(row))[0] for row in self.db.execute(text, bound)]
+                found = [row_of(texts_of(row)) for row in self.db.execute(text, bound)]
         except apsw.Error as error:
             raise mapped(error, CANNOT) from error
+        if query.parent and any(row.parent != query.parent and not damage for row, damage in found):
+            raise StoreDamaged(f"the index of the children of {query.parent} was altered: restore a backup")
+        return [row for row, _ in found]
 
     def altered(self) -> list[str]:
         """The rows that do not match their sums."""
@@ -186,7 +188,7 @@ class Reader:
         wrong.extend(
             f"message {no} of the inbox was altered"
             for no, body, crc in self.db.execute(self._sql["all_inbox"])
-            if crc32(body) != crc
+            if body is None or crc32(body) != crc
         )
         return wrong
 
@@ -196,7 +198,7 @@ class Reader:
         """See `Store.inbox`. A message that was altered is left where it is, unheard, and told of."""
         rows = []
         for no, body, crc in self.rows("inbox", after, _page(limit)):
-            if crc32(body) == crc:
+            if body is not None and crc32(body) == crc:
                 rows.append(InboxRow(no, decode_message(body)))
             elif no not in self._told:
                 self._told.add(no)

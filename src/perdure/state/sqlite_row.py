@@ -123,6 +123,11 @@ def row_of(found: Sequence[Any]) -> tuple[RunRow, str]:
     return _damaged(no, id, workflow, version, definition), "its row was altered: a column does not match the row's sum"
 
 
+def unreadable(id: str) -> RunRow:
+    """What stands for a row that cannot be read at all."""
+    return _damaged(0, id, "", "", "")
+
+
 def _damaged(no: int, id: Any, workflow: Any, version: Any, definition: Any) -> RunRow:
     outcome = encode(Outcome(reason="its row in the store was altered: restore a backup", cause="damaged"))
     return RunRow(

@@ -3,10 +3,11 @@ r.no, r.id, r.workflow, r.version, r.definition, r.input_hash, r.life, r.seq, r.
 r.epoch, r.due, r.busy, r.wait, r.variables, r.outcome, r.tags, r.parent, r.parent_key, r.source, r.created_at, r.updated_at,
 r.ended_at, r.crc_start, r.crc
 -- name: row_columns_as_bytes
-r.no, CAST(r.id AS BLOB), CAST(r.workflow AS BLOB), CAST(r.version AS BLOB), CAST(r.definition AS BLOB), r.input_hash,
-CAST(r.life AS BLOB), r.seq, r.head, r.asked_n, r.asked_h, r.generation, r.epoch, r.due, r.busy, r.wait, r.variables,
-r.outcome, CAST(r.tags AS BLOB), CAST(r.parent AS BLOB), CAST(r.parent_key AS BLOB), CAST(r.source AS BLOB), r.created_at,
-r.updated_at, r.ended_at, r.crc_start, r.crc
+r.no, CAST(r.id AS BLOB), CAST(r.workflow AS BLOB), CAST(r.version AS BLOB), CAST(r.definition AS BLOB),
+CAST(r.input_hash AS BLOB), CAST(r.life AS BLOB), r.seq, CAST(r.head AS BLOB), r.asked_n, r.asked_h, r.generation, r.epoch,
+r.due, r.busy, CAST(r.wait AS BLOB), CAST(r.variables AS BLOB), CAST(r.outcome AS BLOB), CAST(r.tags AS BLOB),
+CAST(r.parent AS BLOB), CAST(r.parent_key AS BLOB), CAST(r.source AS BLOB), r.created_at, r.updated_at, r.ended_at,
+r.crc_start, r.crc
 -- name: by_id
 SELECT r.start_at, {columns} FROM json_each(?) AS j JOIN runs AS r ON r.id = j.value ORDER BY j.key
 -- name: by_id_as_bytes
@@ -20,9 +21,9 @@ SELECT key, attempt, value, crc FROM progress WHERE run = ?
 -- name: inbox
 SELECT no, CAST(body AS BLOB), crc FROM inbox WHERE no > ? ORDER BY no LIMIT ?
 -- name: answers
-SELECT q.id, q.run, q.answer, q.crc FROM json_each(?) AS j JOIN requests AS q ON q.id = j.value
+SELECT j.value, q.run, q.answer, q.crc FROM json_each(?) AS j JOIN requests AS q ON q.id = j.value
 -- name: blobs
-SELECT b.hash, b.body FROM json_each(?) AS j JOIN blobs AS b ON b.hash = j.value
+SELECT j.value, CAST(b.body AS BLOB) FROM json_each(?) AS j JOIN blobs AS b ON b.hash = j.value
 -- name: epochs
 SELECT epoch, node, pid, started_at, clean, note FROM epochs ORDER BY epoch DESC LIMIT 64
 -- name: store_id
@@ -34,7 +35,7 @@ SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name
 -- name: schema_sum
 SELECT value FROM meta WHERE key = 'schema'
 -- name: tombstones
-SELECT t.id, t.input_hash, t.outcome, t.crc FROM json_each(?) AS j JOIN tombstones AS t ON t.id = j.value
+SELECT j.value, t.input_hash, t.outcome, t.crc FROM json_each(?) AS j JOIN tombstones AS t ON t.id = j.value
 -- name: find
 SELECT {columns} FROM runs AS r {where} ORDER BY {order} LIMIT ?
 -- name: all_runs
@@ -44,11 +45,14 @@ SELECT {columns_as_bytes} FROM runs AS r
 -- name: all_inbox
 SELECT no, CAST(body AS BLOB), crc FROM inbox
 -- name: all_requests
-SELECT CAST(id AS BLOB), CAST(run AS BLOB), answer, crc FROM requests WHERE crc IS NOT NULL
+SELECT CASE typeof(id) WHEN 'text' THEN CAST(id AS BLOB) END,
+CASE typeof(run) WHEN 'text' THEN CAST(run AS BLOB) END, CAST(answer AS BLOB), crc FROM requests WHERE crc IS NOT NULL
 -- name: all_progress
-SELECT CAST(run AS BLOB), CAST(key AS BLOB), attempt, value, crc FROM progress WHERE crc IS NOT NULL
+SELECT CASE typeof(run) WHEN 'text' THEN CAST(run AS BLOB) END,
+CASE typeof(key) WHEN 'text' THEN CAST(key AS BLOB) END, attempt, CAST(value AS BLOB), crc FROM progress WHERE crc IS NOT NULL
 -- name: all_tombstones
-SELECT CAST(id AS BLOB), input_hash, outcome, crc FROM tombstones WHERE crc IS NOT NULL
+SELECT CASE typeof(id) WHEN 'text' THEN CAST(id AS BLOB) END,
+CAST(input_hash AS BLOB), CAST(outcome AS BLOB), crc FROM tombstones WHERE crc IS NOT NULL
 -- name: find_ids
 r.id IN (SELECT value FROM json_each(?))
 -- name: find_life

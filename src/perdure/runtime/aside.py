@@ -1,0 +1,109 @@
+"""Setting a run aside that cannot be loaded, folded or written: it goes to attention alone, the others go on (D3, F15)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from perdure.errors import StoreError
+from perdure.kernel.decider import Trouble
+from perdure.model.run import Life, RunRow
+from perdure.runtime.attempt import Attempt
+from perdure.runtime.live import LiveRun
+from perdure.runtime.replay import make
+from perdure.runtime.work import Item
+from perdure.state.store import BatchRefused
+
+if TYPE_CHECKING:
+    from perdure.runtime.loader import Loader
+
+log = logging.getLogger("perdure.loader")
+
+
+class Aside:
+    """What cannot go on, run by run.
+
+    Shape: `runs` cannot be folded or written and go to attention; of those in `given_up` not even that is taken, with the
+    reason; `tasks` are those that are being set aside.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader, self.node = loader, loader.node
+        self.runs: set[str] = set()
+        self.given_up: dict[str, str] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def needs_attention(self, run: LiveRun, row: RunRow, trouble: Trouble, entries: list[Any]) -> None:
+        """Write that a run needs attention, from its row alone; what waited for it follows."""
+        advance = self.node.advance
+        log.warning("run %s needs attention: %s", run.id, trouble.reason)
+        run.decider.drop()
+        run.decider = make(run.id, run.spec, advance.catalogue, advance.limits)
+        run.decider.now = row.updated_at
+        run.decider.asked_n, run.decider.asked_h = row.asked_n, row.asked_h
+        advance.now = self.node.clock.now_us()
+        advance.attention(run, *trouble)
+        self._again(run.id, entries)
+        advance.seal(advance.work)
+        self.node.wake()
+
+    def quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> asyncio.Task[None]:
+        """A run that cannot be folded or written, or is damaged, goes to attention alone; what waited follows."""
+        entries.extend(self.loader.wanted.pop(run_id, ()))
+        task = self.node.loop.create_task(self._quarantined(run_id, trouble, entries))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def _quarantined(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
+        try:
+            await self._quarantine(run_id, trouble, entries)
+        except StoreError as error:
+            log.error("run %s cannot be set aside (%s): %s", run_id, trouble.reason, error)
+            self.loader.kept_back.add(run_id)
+            asked = [entry.reply for entry in entries if isinstance(entry, Item)]
+            for waiter in (*asked, *self.node.waiters.pop(run_id, ())):
+                if waiter is not None and not waiter.done():
+                    waiter.set_exception(error)
+
+    async def _quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
+        node = self.node
+        found = await node.store.load([run_id])
+        present = node.advance.runs.get(run_id)
+        if present is not None and present.life is Life.LIVE:
+            node.advance.now = node.clock.now_us()
+            node.advance.attention(present, *trouble)
+            node.advance.seal(node.advance.work)
+            self._again(run_id, entries)
+        elif found and found[0].row.life is Life.LIVE:
+            run = self.loader.make(found[0].row)
+            if run is not None:
+                self.needs_attention(run, found[0].row, trouble, entries)
+        elif found:
+            self.loader.kept_back.add(run_id)
+            log.error("run %s stays %s: %s", run_id, found[0].row.life.value, trouble.reason)
+        else:
+            for entry in entries:
+                if isinstance(entry, Item):
+                    node.refuse(entry, BatchRefused(f"run {run_id} was not started: {trouble.reason}"))
+        node.wake()
+
+    def give_up(self, run_id: str, entries: list[Any], reason: str) -> None:
+        """Nothing that the run writes is taken: it stays as the store has it until the next start."""
+        if run_id not in self.given_up:
+            log.error("run %s stays as it is: %s", run_id, reason)
+        self.given_up[run_id] = reason
+        for entry in (*entries, *self.loader.wanted.pop(run_id, ())):
+            if isinstance(entry, Attempt):
+                self.node.pools.forget(entry)
+            elif entry.reply is not None and not entry.reply.done():
+                entry.reply.set_exception(BatchRefused(f"run {run_id} stays as it is: {reason}"))
+
+    def _again(self, run_id: str, entries: list[Any]) -> None:
+        """What waited for a run that needs attention now: attempts are dropped, messages are kept for it."""
+        for entry in entries:
+            if isinstance(entry, Attempt):
+                self.node.advance.work.attempts.append(entry)
+            elif isinstance(entry, Item):
+                self.loader(run_id, entry)

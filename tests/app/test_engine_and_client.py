@@ -26,6 +26,7 @@ from perdure import (
 )
 from perdure.errors import LoopRunning, UnknownRun, WrongState
 from perdure.model.run import RunRow
+from perdure.runtime.live import Ended
 from tests.crash.harness import until_async
 
 ADDRESS = "sqlite:///orders.db"
@@ -250,3 +251,21 @@ async def test_s26_starts_of_one_request_at_once_are_one_run(beside: str) -> Non
         if beside != "no engine":
             assert await handles[-1].result("30s") == {"payment": "paid 100"}
         assert len([run async for run in client.runs()]) == 1
+
+
+async def test_whoever_is_cancelled_while_a_run_ends_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a task that waits for a result ends when it is cancelled, though the result comes in the same turn."""
+    async with perdure.open("memory:", workflows=[fulfil]) as engine:
+        run = await engine.start(fulfil, Order("large", 200_000), id="large")
+        waiting, tell = asyncio.create_task(run.result("60s")), engine.node.tell
+
+        def tell_and_cancel(ended: Ended) -> None:
+            tell(ended)
+            assert waiting.cancel()
+
+        await until_async(lambda: engine.node.waiters.get("large"), "it waits for the result")
+        monkeypatch.setattr(engine.node, "tell", tell_and_cancel)
+        await run.signal("approval", Approval("ann", True))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await run.result("60s") == {"payment": "paid 200000"}

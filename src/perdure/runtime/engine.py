@@ -71,7 +71,8 @@ class Engine(Desk):
         node.stopping = True
         await node.pools.stop(self.settings.stop_grace_s)
         try:
-            await asyncio.wait_for(node.settled(), SETTLE_S)
+            async with asyncio.timeout(SETTLE_S):
+                await node.settled()
         except TimeoutError:
             log.warning("the last batch could not be committed in %gs", SETTLE_S)
         beside = [task for task in (self._sweeping, self._auditing, self.loader.task) if task is not None]
@@ -118,7 +119,9 @@ class Engine(Desk):
                 row = await self.row(run_id)
                 if row.life.ended or row.life is Life.ATTENTION:
                     return Ended.of(row)
-            return await asyncio.wait_for(waiter, None if timeout_us is None else timeout_us / 1e6)
+            # Never asyncio.wait_for, which takes no notice of a cancellation beside the end.
+            async with asyncio.timeout(None if timeout_us is None else timeout_us / 1e6):
+                return await waiter
         except TimeoutError:
             raise ResultTimeout(f"run {run_id} has not ended within {(timeout_us or 0) / 1e6:g}s; it goes on") from None
         finally:

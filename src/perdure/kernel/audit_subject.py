@@ -15,7 +15,9 @@ from perdure.model.run import Outcome, RunRow, Wait
 
 Digest = tuple[int, int]
 # What only a person or a newer definition can set right: while a run needs attention for it, a replay may fail.
-UNREPLAYABLE: Final = frozenset({"nondeterminism", "endless_turn", "blocked", "stalled", "refused", "damaged"})
+UNREPLAYABLE: Final = frozenset(
+    {"nondeterminism", "endless_turn", "blocked", "stalled", "refused", "not_recorded", "damaged"}
+)
 
 
 class ReplayResult(msgspec.Struct, kw_only=True):

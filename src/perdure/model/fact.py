@@ -209,6 +209,7 @@ Cause = Literal[
     "blocked",
     "stalled",
     "refused",
+    "not_recorded",
     "suspect",
     "too_long",
     "damaged",

@@ -39,7 +39,7 @@ from perdure.state.store import Query, Store
 
 PAGE = 200
 # Reasons that trying again may do away with; the others, a person alone (S19).
-MENDED_BY_CODE = TAKEN_BACK | {"nondeterminism"}
+MENDED_BY_CODE = TAKEN_BACK | {"nondeterminism", "not_recorded"}
 
 
 class Handle:

@@ -164,7 +164,7 @@ class Loader:
             except Exception as error:
                 log.exception("run %s cannot be loaded: it is set aside", run_id)
                 reason = f"it cannot be loaded: {type(error).__name__}: {error}"
-                self.aside.quarantine(run_id, Trouble("refused", reason), entries)
+                self.aside.quarantine(run_id, Trouble("not_recorded", reason), entries)
             del group[run_id]
             if node.clock.monotonic() > until:
                 await asyncio.sleep(0)

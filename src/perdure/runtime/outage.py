@@ -71,7 +71,10 @@ def _retry(node: Node) -> None:
 
 def _blame(node: Node, error: StoreError, work: Work) -> None:
     """The store refused the batch itself: find the run at fault by giving each a batch of its own."""
-    touched = {run.id for run in work.runs} | work.starts.keys() or {run_of(entry) for entry in work.entries}
+    runs = {run.id for run in work.runs}
+    touched = runs | work.starts.keys() or {run_of(entry) for entry in work.entries}
+    if work.solo and runs <= {work.solo}:
+        touched = {work.solo}  # what starts in the batch is of its children
     if len(touched) <= 1:
         for run_id in touched:
             log.error("run %s is refused by the store: %s", run_id, error)
@@ -97,7 +100,7 @@ def _set_aside(node: Node, run_id: str, reason: str) -> None:
         aside.give_up(run_id, waiting, reason)
     else:
         aside.runs.add(run_id)
-        aside.quarantine(run_id, Trouble("refused", reason), waiting)
+        aside.quarantine(run_id, Trouble("not_recorded", reason), waiting)
 
 
 def lose(node: Node, error: StoreError) -> None:

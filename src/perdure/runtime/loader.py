@@ -291,7 +291,7 @@ class Loader:
 
         The id of a run that was removed stays its own (S28).
         """
-        removed = await self.node.store.tombstones([run_id])  # type: ignore[attr-defined]
+        removed = await self.node.store.tombstones([run_id])
         for entry in entries:
             if isinstance(entry, Attempt):
                 self.node.pools.forget(entry)

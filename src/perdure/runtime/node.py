@@ -29,7 +29,7 @@ from perdure.runtime.pools import Pools
 from perdure.runtime.watchdog import Watchdog
 from perdure.runtime.work import Entry, Item, Probe, Tick, Work, run_of
 from perdure.settings import Settings
-from perdure.state.store import BatchRefused, Committed, Store
+from perdure.state.store import BatchRefused, Committed, WholeStore
 
 log = logging.getLogger("perdure.node")
 # After a failed commit: the first pause before the next try.
@@ -42,7 +42,7 @@ DUES_KEPT_MIN = 1_024
 class Node:
     """Shape: `queue` holds what is to be folded, oldest first; `advance.runs` the runs in memory by id."""
 
-    def __init__(self, store: Store, catalogue: Registry, settings: Settings, clock: Clock, epoch: int) -> None:
+    def __init__(self, store: WholeStore, catalogue: Registry, settings: Settings, clock: Clock, epoch: int) -> None:
         self.store, self.settings, self.clock, self.epoch = store, settings, clock, epoch
         self.loop = asyncio.get_running_loop()
         self.watchdog = Watchdog(settings.block_max_s)

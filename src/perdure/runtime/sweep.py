@@ -20,6 +20,7 @@ from perdure.state.store import Query
 if TYPE_CHECKING:
     from perdure.runtime.loader import Loader
     from perdure.runtime.node import Node
+    from perdure.runtime.work import Work
 
 log = logging.getLogger("perdure.sweep")
 PAGE = 500
@@ -61,8 +62,8 @@ class Sweep:
         self.queue.held.clear()
         self.hint.set()
 
-    def _committed(self, work: object) -> None:
-        self.queue.committed(work.batch.inbox_done)  # type: ignore[attr-defined]
+    def _committed(self, work: Work) -> None:
+        self.queue.committed(work.batch.inbox_done)
 
     async def run(self) -> None:
         """Sweep until cancelled: at once when another process wrote, and in any case every second."""

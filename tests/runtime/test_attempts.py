@@ -213,11 +213,11 @@ def test_the_clocks_of_ended_attempts_are_not_kept() -> None:
         world.start(calls_long_bounded, 10, id="r")
         world.advance(60)
         assert world.row("r").wait.open == 1
-        kept = sum(len(queue.entries) for queue in world.engine.node.pools.expiries.queues.values())
+        kept = len(world.engine.node.pools.expiries.entries)
         assert 1 <= kept <= 2_100
         world.result("r")
         world.advance("2d")
-        assert world.engine.node.pools.expiries.queues == {}
+        assert world.engine.node.pools.expiries.entries == []
 
 
 @task(deadline="25s", at_most_once=True)
@@ -283,7 +283,7 @@ def test_a_beat_in_the_moment_in_which_one_is_missed_counts(caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING), _world() as world:
         assert world.run(calls_beats, 20, 9.999, 0) == [1, None]
         world.advance("1h")
-        assert world.engine.node.pools.expiries.queues == {}
+        assert world.engine.node.pools.expiries.entries == []
         assert caplog.text == ""
 
 

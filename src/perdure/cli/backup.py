@@ -23,8 +23,7 @@ def backup(session: Session, destination: str) -> None:
 
     async def copy() -> dict[str, int]:
         async with session.client() as client:
-            store = client.store
-            await store.backup(str(target))  # type: ignore[attr-defined]
+            await client.store.backup(str(target))
         return {"bytes": target.stat().st_size}
 
     done = awaited(copy())

@@ -15,9 +15,9 @@ from perdure.runtime import definitions
 from perdure.runtime.work import Item
 
 if TYPE_CHECKING:
-    from perdure.runtime.live import LiveRun
     from perdure.runtime.loader import Loader
     from perdure.runtime.node import Node
+    from perdure.runtime.work import Work
     from perdure.state.store import InboxRow
 
 # Queued starts that begin between two looks at other work.
@@ -33,7 +33,8 @@ def fold_start(node: Node, item: Item, message: m.Start) -> None:
     """Begin a run, or queue it. Raises: `UnknownWorkflow`, `IdInUse`; nothing was written."""
     advance = node.advance
     work, there = advance.work, message.run in advance.runs
-    if item.inbox_no or item.asked_before or (not there and message.run in work.starts):
+    placed = not there or advance.runs[message.run].placed
+    if item.inbox_no or item.asked_before or not placed or (not there and message.run in work.starts):
         work.entries.pop()
         node.on_load(message.run, item)
         return
@@ -72,15 +73,19 @@ def queue(node: Node, item: Item, message: m.Start) -> None:
     node.hint()
 
 
-def refused(node: Node, run: LiveRun | None, item: Item) -> None:
-    """A start whose id was in use: forget what was folded for it; the store's row answers."""
-    run_id = item.message.run
-    if run is not None:
-        if node.advance.runs.get(run_id) is run:
-            del node.advance.runs[run_id]
-        run.decider.drop()
-    item.asked_before = True
-    node.on_load(run_id, item)
+def refused(node: Node, work: Work, ids: frozenset[str]) -> None:
+    """Starts whose id was in use: nothing of them is told or begun, what was folded is forgotten; the store's row answers."""
+    for run_id in ids:
+        run, item = work.starts.pop(run_id)
+        work.replies = [(reply, value) for reply, value in work.replies if value != run_id or reply is not item.reply]
+        if run is not None:
+            work.runs.pop(run, None)
+            work.begins = [(other, steps) for other, steps in work.begins if other is not run]
+            if node.advance.runs.get(run_id) is run:
+                del node.advance.runs[run_id]
+            run.decider.drop()
+        item.asked_before = True
+        node.on_load(run_id, item)
 
 
 class Queue:

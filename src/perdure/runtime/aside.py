@@ -25,19 +25,22 @@ class Aside:
     """What cannot go on, run by run.
 
     Shape: `runs` cannot be folded or written and go to attention; of those in `given_up` not even that is taken, with the
-    reason; `tasks` are those that are being set aside.
+    reason; `moving` are on their way to attention, which is not durable yet; `tasks` set runs aside.
     """
 
     def __init__(self, loader: Loader) -> None:
         self.loader, self.node = loader, loader.node
         self.runs: set[str] = set()
         self.given_up: dict[str, str] = {}
+        self.moving: set[str] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
     def needs_attention(self, run: LiveRun, row: RunRow, trouble: Trouble, entries: list[Any]) -> None:
         """Write that a run needs attention, from its row alone; what waited for it follows."""
         advance = self.node.advance
         log.warning("run %s needs attention: %s", run.id, trouble.reason)
+        self.loader.left(run.id)  # what else was read of it must not join beside this
+        self.moving.add(run.id)
         run.decider.drop()
         run.decider = make(run.id, run.spec, advance.catalogue, advance.limits)
         run.decider.now = row.updated_at
@@ -74,7 +77,10 @@ class Aside:
         if present is not None and present.life is Life.LIVE:
             node.advance.now = node.clock.now_us()
             node.advance.attention(present, *trouble)
+            self.moving.add(run_id)
             node.advance.seal(node.advance.work)
+            self._again(run_id, entries)
+        elif run_id in self.moving:
             self._again(run_id, entries)
         elif found and found[0].row.life is Life.LIVE:
             run = self.loader.make(found[0].row)
@@ -83,6 +89,7 @@ class Aside:
         elif found:
             self.loader.kept_back.add(run_id)
             log.error("run %s stays %s: %s", run_id, found[0].row.life.value, trouble.reason)
+            self._tell(run_id, entries, trouble.reason)
         else:
             for entry in entries:
                 if isinstance(entry, Item):
@@ -94,7 +101,11 @@ class Aside:
         if run_id not in self.given_up:
             log.error("run %s stays as it is: %s", run_id, reason)
         self.given_up[run_id] = reason
-        for entry in (*entries, *self.loader.wanted.pop(run_id, ())):
+        self._tell(run_id, [*entries, *self.loader.wanted.pop(run_id, ())], reason)
+
+    def _tell(self, run_id: str, entries: list[Any], reason: str) -> None:
+        """What waits for a run that does not move: attempts are dropped, callers told, the inbox's messages stay there."""
+        for entry in entries:
             if isinstance(entry, Attempt):
                 self.node.pools.forget(entry)
             elif entry.reply is not None and not entry.reply.done():

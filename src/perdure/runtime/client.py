@@ -82,7 +82,7 @@ class Client(Desk):
             return (await self.store.answers([message.request]))[message.request][0]
         if message.run in committed.refused:
             rows = await self.store.find(Query(ids=(message.run,), limit=1))
-            tombs = {} if rows else await self.store.tombstones([message.run])  # type: ignore[attr-defined]
+            tombs = {} if rows else await self.store.tombstones([message.run])
             same = rows and rows[0].workflow == message.workflow and rows[0].input_hash == message.input_hash
             if not same and not (message.run in tombs and tombs[message.run][0] == message.input_hash):
                 raise IdInUse(message.run, rows[0].workflow if rows else message.workflow)

@@ -35,7 +35,7 @@ from perdure.runtime.live import Ended
 from perdure.runtime.replay import TAKEN_BACK
 from perdure.runtime.verify import verify_run
 from perdure.settings import Settings
-from perdure.state.store import Query, Store
+from perdure.state.store import Query, WholeStore
 
 PAGE = 200
 # Reasons that trying again may do away with; the others, a person alone (S19).
@@ -85,7 +85,7 @@ class Desk:
 
     watch: Watch | None = None
 
-    def __init__(self, store: Store, settings: Settings, clock: Clock, catalogue: Any) -> None:
+    def __init__(self, store: WholeStore, settings: Settings, clock: Clock, catalogue: Any) -> None:
         self.store, self.settings, self.clock, self.catalogue = store, settings, clock, catalogue
 
     # --- to be filled in -----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from perdure.runtime.outage import let_go
 from perdure.runtime.suspects import Suspects
 from perdure.runtime.sweep import Sweep
 from perdure.settings import Settings
-from perdure.state.store import EpochRow, Store
+from perdure.state.store import EpochRow, WholeStore
 
 log = logging.getLogger("perdure.engine")
 SETTLE_S = 5.0
@@ -36,7 +36,14 @@ class Engine(Desk):
     """
 
     def __init__(
-        self, store: Store, settings: Settings, clock: Clock, registry: Registry, *, epoch: int, earlier: list[EpochRow]
+        self,
+        store: WholeStore,
+        settings: Settings,
+        clock: Clock,
+        registry: Registry,
+        *,
+        epoch: int,
+        earlier: list[EpochRow],
     ) -> None:
         super().__init__(store, settings, clock, registry)
         self.epoch = epoch

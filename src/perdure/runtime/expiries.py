@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Literal
 
 from perdure.clock import Clock
@@ -17,50 +18,52 @@ EARLY_US = 500
 KEPT_MIN = 1_024
 
 
-class _Queue:
-    """Shape: `entries` in the order of their times; `bound` is the length at which those that have ended are taken out."""
-
-    __slots__ = ("bound", "entries")
-
-    def __init__(self) -> None:
-        self.entries: deque[tuple[float, Attempt, Kind]] = deque()
-        self.bound = KEPT_MIN
-
-    def sort_out(self) -> None:
-        self.entries = deque(entry for entry in self.entries if not (entry[1].done or entry[1].left))
-        self.bound = max(KEPT_MIN, 2 * len(self.entries))
-
-
 class Expiries:
-    """One queue for each duration, with one timer of the loop: tasks have few durations, and attempts are many.
+    """One timer of the loop for all attempts.
 
-    Shape: `queues` by duration. Units: microseconds.
+    Shape: `entries` are a heap by time, then in the order in which they came; those of attempts that have ended are
+           taken out when there are more than `bound`.
     """
 
     def __init__(self, clock: Clock, look: Callable[[Attempt, Kind], None]) -> None:
-        self.queues: dict[int, _Queue] = {}
+        self.entries: list[tuple[float, int, Attempt, Kind]] = []
+        self.bound = KEPT_MIN
         self._clock, self._look = clock, look
         self._loop = asyncio.get_running_loop()
+        self._next = count().__next__
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
 
     def add(self, micros: int, attempt: Attempt, kind: Kind) -> None:
         """Look at the attempt when this much time is over, unless it has ended by then."""
-        queue = self.queues.get(micros)
-        if queue is None:
-            queue = self.queues[micros] = _Queue()
-            self._loop.call_later(micros / 1e6, self._due, micros)
-        queue.entries.append((self._clock.monotonic() + micros / 1e6, attempt, kind))
-        if len(queue.entries) > queue.bound:
-            queue.sort_out()
+        now = self._clock.monotonic()
+        at = now + micros / 1e6
+        heappush(self.entries, (at, self._next(), attempt, kind))
+        if len(self.entries) > self.bound:
+            self._sort_out()
+        if self._alarm is None or at < self._alarm_at:
+            self._arm(at, now)
 
-    def _due(self, micros: int) -> None:
-        entries, now = self.queues[micros].entries, self._clock.monotonic()
+    def _arm(self, at: float, now: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = self._loop.call_later(at - now, self._due)
+
+    def _sort_out(self) -> None:
+        """Forget those that have ended."""
+        self.entries = [entry for entry in self.entries if not (entry[2].done or entry[2].left)]
+        heapify(self.entries)
+        self.bound = max(KEPT_MIN, 2 * len(self.entries))
+
+    def _due(self) -> None:
+        self._alarm = None
+        entries, now = self.entries, self._clock.monotonic()
         due: list[tuple[Attempt, Kind]] = []
-        while entries and (entries[0][0] <= now + EARLY_US / 1e6 or entries[0][1].done):
-            due.append(entries.popleft()[1:])
+        while entries and (entries[0][0] <= now + EARLY_US / 1e6 or entries[0][2].done or entries[0][2].left):
+            due.append(heappop(entries)[2:])
         if entries:
-            self._loop.call_later(entries[0][0] - now, self._due, micros)
-        else:
-            del self.queues[micros]
+            self._arm(entries[0][0], now)
         for attempt, kind in due:  # which may be added anew
             if not attempt.done and not attempt.left:
                 self._look(attempt, kind)

@@ -65,6 +65,11 @@ class LiveRun:
         self.owner = 0
         self.marked: set[str] = set()
 
+    @property
+    def placed(self) -> bool:
+        """Whether its row is in the store: until then its start may be refused, and all that was folded into it with it."""
+        return self.ref.no > 0
+
     def ended(self) -> Ended:
         """What its waiters are told, once its end is durable."""
         spec = self.spec

@@ -92,6 +92,7 @@ class Loader:
             install.stale = True
         if run_id in self.group:
             self.stale.add(run_id)
+        self.aside.moving.discard(run_id)
 
     def join(self, run: LiveRun, entries: list[Any]) -> None:
         """Let a run that was read from the store join those in memory."""
@@ -159,6 +160,8 @@ class Loader:
                     self.wanted.setdefault(run_id, []).extend(entries)
                 else:
                     await self._one(run_id, one, history, entries, children)
+            except StoreDamaged as error:  # what it needs lies on a damaged place: the others do not
+                self.aside.quarantine(run_id, Trouble("damaged", str(error)), entries)
             except StoreError:
                 raise
             except Exception as error:
@@ -204,16 +207,21 @@ class Loader:
                 except StoreDamaged as error:
                     histories[run_id] = error
 
-    async def _children(self, loaded: dict[str, Loaded]) -> dict[str, RunRow]:
+    async def _children(self, loaded: dict[str, Loaded]) -> dict[str, RunRow | StoreDamaged]:
+        """The children that are waited for; in the place of one whose result cannot be read, why."""
         ids = tuple(child for one in loaded.values() if one.row.life is Life.LIVE for child in one.row.wait.children)
         rows: dict[str, RunRow] = {}
         for start in range(0, len(ids), 500):
             part = ids[start : start + 500]
             rows.update((row.id, row) for row in await self.node.store.find(Query(ids=part, limit=len(part))))
+        found: dict[str, RunRow | StoreDamaged] = {**rows}
         for row in rows.values():
             if row.life.ended:
-                row.outcome = await whole_outcome(self.node.store, row)
-        return rows
+                try:
+                    row.outcome = await whole_outcome(self.node.store, row)
+                except StoreDamaged as error:
+                    found[row.id] = error
+        return found
 
     def _unanswered(self, entries: list[Any], answers: dict[str, tuple[str, bytes]]) -> list[Any]:
         """What has an answer already is told that answer, and changes nothing (S26)."""
@@ -238,21 +246,26 @@ class Loader:
     # --- one run -------------------------------------------------------------------------------------
 
     async def _one(
-        self, run_id: str, one: Loaded | None, history: Any, entries: list[Any], children: dict[str, RunRow]
+        self,
+        run_id: str,
+        one: Loaded | None,
+        history: Any,
+        entries: list[Any],
+        children: dict[str, RunRow | StoreDamaged],
     ) -> None:
         node = self.node
         if run_id in self.aside.given_up:
             self.aside.give_up(run_id, entries, self.aside.given_up[run_id])
             return
+        present, joining = node.advance.runs.get(run_id), self.joining.get(run_id)
+        if run_id in self.aside.moving or (present is not None and not present.placed):
+            self._later(run_id, entries)
+            return
         forced = next((entry for entry in entries if _is_forced(entry)), None)
         if forced is not None and one is not None and one.row.life is Life.LIVE and one.row.seq:
-            entries.remove(forced)
-            if not await self.revive.force(run_id, forced):
-                self(run_id, forced)
-            for entry in entries:
-                self(run_id, entry)
+            ended = await self.revive.force(run_id, forced)
+            self._later(run_id, [entry for entry in entries if entry is not forced or not ended])
             return
-        present, joining = node.advance.runs.get(run_id), self.joining.get(run_id)
         if present is not None and present.life is Life.LIVE:
             node.post(Install(present, entries))
         elif joining is not None:
@@ -268,12 +281,17 @@ class Loader:
         else:
             self._live(one, history, entries, children)
 
+    def _later(self, run_id: str, entries: list[Any]) -> None:
+        """It is looked at again: it moves, and what it will be is not durable yet."""
+        for entry in entries:
+            self(run_id, entry)
+
     async def _absent(self, run_id: str, entries: list[Any]) -> None:
         """No such run: a start whose commit did not take place is made again, all else is refused.
 
         The id of a run that was removed stays its own (S28).
         """
-        removed = await self.node.store.tombstones([run_id])  # type: ignore[attr-defined]
+        removed = await self.node.store.tombstones([run_id])
         for entry in entries:
             if isinstance(entry, Attempt):
                 self.node.pools.forget(entry)
@@ -283,7 +301,7 @@ class Loader:
                 entry.asked_before = False
                 self.node.post(entry)
             elif isinstance(entry.message, m.Fork):
-                self.revive.fork(entry)
+                await self.revive.fork(entry)
             else:
                 self.node.refuse(entry, UnknownRun(run_id))
                 self.node.wake()
@@ -394,7 +412,7 @@ class Loader:
             plan_next(run, advance.settings)
         return run
 
-    def _live(self, one: Loaded, history: Any, entries: list[Any], children: dict[str, RunRow]) -> None:
+    def _live(self, one: Loaded, history: Any, entries: list[Any], children: dict[str, RunRow | StoreDamaged]) -> None:
         row = one.row
         run = self.make(row)
         if run is None:
@@ -417,6 +435,7 @@ class Loader:
             elif one.snapshot is None:
                 rebuild(run.decider, history)
                 check_frontier(run.decider, row.seq, row.asked_n, row.asked_h)
+            self.look_up(run, children)
         except NonDeterminism as error:
             self.aside.needs_attention(run, row, Trouble("nondeterminism", str(error), error.step), entries)
             return
@@ -428,7 +447,6 @@ class Loader:
             return
         run.requests.update(request for _, fact in history if (request := getattr(fact, "request", "")))
         run.decider.release(row.updated_at)  # a retry that was due when the row was written may have begun
-        self.look_up(run, children)
         self.join(run, entries)
 
     def _forced(self, run: LiveRun, row: RunRow, history: list[tuple[int, f.AnyFact]]) -> None:
@@ -448,14 +466,19 @@ class Loader:
             else:
                 self._keep(row, entry)  # who serves it later finds the message in the inbox
 
-    def look_up(self, run: LiveRun, children: dict[str, RunRow]) -> None:
-        """Every child that is waited for: one that is missing is started, one that has ended is told (F50)."""
+    def look_up(self, run: LiveRun, children: dict[str, RunRow | StoreDamaged]) -> None:
+        """Every child that is waited for: one that is missing is started, one that has ended is told (F50).
+
+        Raises: `StoreDamaged` where the result of one cannot be read.
+        """
         for child in run.decider.children.values():
             row = children.get(child.id)
             if child.detached:
                 continue  # it was started in the commit that asked for it, and nobody waits for it
             if row is None:
                 run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
+            elif isinstance(row, StoreDamaged):
+                raise StoreDamaged(f"the result of its child {child.id} cannot be read: {row}")
             elif row.life.ended:
                 run.decider.missed.append(ended_child(row, child.key))
 

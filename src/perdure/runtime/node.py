@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from perdure.authoring.registry import Registry
@@ -19,8 +19,7 @@ from perdure.clock import Clock
 from perdure.errors import EngineStopped, PerdureError, StoreError, StoreUnavailable
 from perdure.model import message as m
 from perdure.model.run import Life
-from perdure.runtime.admission import fold_start, queue
-from perdure.runtime.admission import refused as start_refused
+from perdure.runtime.admission import fold_start, queue, refused
 from perdure.runtime.advance import Advance
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.handlers import not_started
@@ -30,18 +29,20 @@ from perdure.runtime.pools import Pools
 from perdure.runtime.watchdog import Watchdog
 from perdure.runtime.work import Entry, Item, Probe, Tick, Work, run_of
 from perdure.settings import Settings
-from perdure.state.store import Committed, Store
+from perdure.state.store import BatchRefused, Committed, WholeStore
 
 log = logging.getLogger("perdure.node")
 # After a failed commit: the first pause before the next try.
 PAUSE_FIRST_S = 0.05
 PROGRESS_EVERY_S = 1.0
+# Below so many notes of when runs are due, those that are out of date are not worth sorting out.
+DUES_KEPT_MIN = 1_024
 
 
 class Node:
     """Shape: `queue` holds what is to be folded, oldest first; `advance.runs` the runs in memory by id."""
 
-    def __init__(self, store: Store, catalogue: Registry, settings: Settings, clock: Clock, epoch: int) -> None:
+    def __init__(self, store: WholeStore, catalogue: Registry, settings: Settings, clock: Clock, epoch: int) -> None:
         self.store, self.settings, self.clock, self.epoch = store, settings, clock, epoch
         self.loop = asyncio.get_running_loop()
         self.watchdog = Watchdog(settings.block_max_s)
@@ -57,6 +58,7 @@ class Node:
         self.suspects: set[str] = set()
         self.folding: Any = None  # what is being folded: the run to blame, should that fail
         self.dues: list[tuple[int, str]] = []
+        self.dues_bound = DUES_KEPT_MIN
         self.alarm: asyncio.TimerHandle | None = None
         self.alarm_at = 0
         self.resident: OrderedDict[str, None] = OrderedDict()
@@ -89,21 +91,26 @@ class Node:
 
         Raises: what the message is refused with; `StoreUnavailable` at once while the store takes no writes.
         """
+        self._takes_more()
+        while len(self.queue) >= self.settings.queue_max:
+            waiter = self.loop.create_future()
+            self.room.append(waiter)
+            await waiter
+            self._takes_more()
+        reply = self.loop.create_future()
+        item = Item(message, reply)
+        item.asked_before = repeated
+        self.post(item)
+        return await reply
+
+    def _takes_more(self) -> None:
+        """Raises: why nothing new is taken."""
         if self.lost is not None:
             raise self.lost
         if self.stopping:
             raise EngineStopped("the engine is stopping: nothing new is taken")
         if self.failed is not None:
             raise StoreUnavailable(f"the store takes no writes now: {self.failed}")
-        while len(self.queue) >= self.settings.queue_max:
-            waiter = self.loop.create_future()
-            self.room.append(waiter)
-            await waiter
-        reply = self.loop.create_future()
-        item = Item(message, reply)
-        item.asked_before = repeated
-        self.post(item)
-        return await reply
 
     # --- one cycle -----------------------------------------------------------------------------------
 
@@ -122,6 +129,7 @@ class Node:
         except Exception as error:
             log.exception("run %s cannot be folded: it is set aside", run_of(self.folding))
             isolate(self, run_of(self.folding), f"{type(error).__name__}: {error}")
+        self._let_in()
         if self.queue and self.flying is None:
             self.wake()
 
@@ -190,6 +198,7 @@ class Node:
             if (
                 run is None
                 or run.life is not Life.LIVE
+                or not run.placed
                 or item.asked_before
                 or (isinstance(message, m.Cancel) and message.force)
                 or not isinstance(message, m.Signal | m.Cancel | m.ChildDone)
@@ -251,7 +260,7 @@ class Node:
             advance.work.loads.add(message.run)
             return
         run_or_none = advance.runs.get(message.run)
-        if run_or_none is not None and run_or_none.life is Life.LIVE:
+        if run_or_none is not None and run_or_none.life is Life.LIVE and (run_or_none.placed or run_or_none.parent):
             self.fold_into(run_or_none, Item(message))
         elif run_or_none is None or not run_or_none.life.ended:
             advance.send(message)  # it needs attention since the message was sent: the inbox keeps it
@@ -268,8 +277,10 @@ class Node:
             work.batch.note, self.note = self.note(), None
         try:
             answer = self.store.commit(work.batch)
-        except StoreError as error:
-            fail(self, error, work)
+        except Exception as error:  # noqa: BLE001 - nothing of the batch may be lost, whatever its writing met
+            fail(
+                self, error if isinstance(error, StoreError) else BatchRefused(f"{type(error).__name__}: {error}"), work
+            )
             return
         if isinstance(answer, Committed):
             self.act(work, answer)
@@ -296,7 +307,7 @@ class Node:
         if work.batch.facts:
             self.suspects.discard(work.solo)
         if committed.refused:
-            self._refused(work, committed.refused)
+            refused(self, work, committed.refused)
         _tell(work)
         forget = self.pools.forget
         for attempt in work.attempts:
@@ -313,7 +324,6 @@ class Node:
                 self._left(run)
         for run_id in work.loads:
             self.on_load(run_id, None)
-        self._let_in()
         for told in self.on_commit:
             told(work)
         self._set_alarm()
@@ -359,22 +369,12 @@ class Node:
         if attempts:
             pools.begin(attempts)
 
-    def _refused(self, work: Work, refused: frozenset[str]) -> None:
-        """Starts whose id was in use: nothing of them is told or begun."""
-        for run_id in refused:
-            run, item = work.starts.pop(run_id)
-            if run is not None:
-                work.runs.pop(run, None)
-                work.begins = [(other, steps) for other, steps in work.begins if other is not run]
-            work.replies = [
-                (reply, value) for reply, value in work.replies if value != run_id or reply is not item.reply
-            ]
-            start_refused(self, run, item)
-
     def _rest(self, run: LiveRun) -> None:
         """A run that lives on: note when it is due; it may leave memory when it only waits."""
         if run.due is not None:
             heappush(self.dues, (run.due, run.id))
+            if len(self.dues) > self.dues_bound:
+                self._sort_dues()
         wait = run.wait
         if wait.open:
             self.resident.pop(run.id, None)
@@ -417,6 +417,13 @@ class Node:
                 waiter.set_result(ended)
 
     # --- time ----------------------------------------------------------------------------------------
+
+    def _sort_dues(self) -> None:
+        """Forget the times at which nobody is due any more: a run notes one with every commit."""
+        runs = self.advance.runs.items()
+        self.dues = [(run.due, run_id) for run_id, run in runs if run.due is not None]
+        heapify(self.dues)
+        self.dues_bound = max(DUES_KEPT_MIN, 2 * len(self.dues))
 
     def _set_alarm(self) -> None:
         """Wake when the earliest run is due."""

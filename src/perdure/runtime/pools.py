@@ -225,7 +225,7 @@ class Pools:
     async def stop(self, grace_s: float) -> None:
         """Begin nothing more; give what runs `grace_s`, then leave it without a fact (S25)."""
         self.fifo.clear()
-        self.threads.fifo.clear()
+        self.threads.clear()
         self.processes.clear()
         deadline = self.clock.monotonic() + grace_s
         while self.busy() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread's end tells nobody

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from perdure.errors import IdInUse, NonDeterminism, PerdureError, UnknownRun, UnknownWorkflow, WrongState
+from perdure.errors import (
+    IdInUse,
+    NonDeterminism,
+    PerdureError,
+    StoreDamaged,
+    StoreError,
+    UnknownRun,
+    UnknownWorkflow,
+    WrongState,
+)
 from perdure.kernel.forced import Forced
 from perdure.model import fact as f
 from perdure.model import message as m
@@ -75,10 +84,15 @@ class Revive:
             self._refused(run, item, error)
 
     def _refused(self, run: LiveRun | None, item: Item, error: PerdureError) -> None:
-        """The sender is told; a run that was made for the message and has not joined leaves memory."""
+        """The sender is told; a run that was made for the message and has not joined leaves memory.
+
+        Raises: the error again where the store cannot be read now: it says nothing of what was asked, which waits.
+        """
         node = self.loader.node
         if run is not None and node.advance.runs.get(run.id) is not run:
             run.decider.drop()
+        if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
+            raise error
         node.refuse(item, error)
         node.wake()
 
@@ -214,11 +228,8 @@ class Revive:
         self._join(run, known, item, f.CancelRequested(0, 0, 0, message.reason, message.request, True))
         node.wake()
 
-    def fork(self, item: Item) -> None:
+    async def fork(self, item: Item) -> None:
         """A new run with the first facts of another (S22)."""
-        self.loader.node.loop.create_task(self._fork(item))
-
-    async def _fork(self, item: Item) -> None:
         node, message, run = self.loader.node, item.message, None
         assert isinstance(message, m.Fork)
         try:

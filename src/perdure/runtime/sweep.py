@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.errors import StoreDamaged, StoreError, StoreLost
 from perdure.model import message as m
-from perdure.model.run import Life, Outcome
+from perdure.model.run import Life, Outcome, RunRow
 from perdure.runtime.admission import Queue
 from perdure.runtime.live import LiveRun
 from perdure.runtime.outage import lose
@@ -20,6 +20,7 @@ from perdure.state.store import Query
 if TYPE_CHECKING:
     from perdure.runtime.loader import Loader
     from perdure.runtime.node import Node
+    from perdure.runtime.work import Work
 
 log = logging.getLogger("perdure.sweep")
 PAGE = 500
@@ -31,7 +32,8 @@ CLOCK_EVERY_US = 60_000_000
 
 class Sweep:
     """Shape: `seen` are inbox rows that are being folded; `next_due` the earliest due time of a run out of memory,
-    where known.
+    where known; up to `passed` all that are due are loaded, or never will be here; up to `recovered` all with steps to
+    be made are asked for, while `recovering`.
     """
 
     def __init__(self, node: Node, loader: Loader) -> None:
@@ -40,7 +42,9 @@ class Sweep:
         self.queue = Queue(node, loader)
         self.after = 0
         self.next_due: int | None = 0
+        self.passed: RunRow | None = None
         self.recovering = True
+        self.recovered: RunRow | None = None
         self.hint = asyncio.Event()
         self.retained_at = 0.0
         node.on_evict = self.evicted
@@ -58,8 +62,8 @@ class Sweep:
         self.queue.held.clear()
         self.hint.set()
 
-    def _committed(self, work: object) -> None:
-        self.queue.committed(work.batch.inbox_done)  # type: ignore[attr-defined]
+    def _committed(self, work: Work) -> None:
+        self.queue.committed(work.batch.inbox_done)
 
     async def run(self) -> None:
         """Sweep until cancelled: at once when another process wrote, and in any case every second."""
@@ -88,6 +92,8 @@ class Sweep:
                 return
             except StoreError as error:
                 log.warning("sweeping: %s", error)
+            except Exception:
+                log.exception("sweeping")  # it is tried again: without the sweep nothing is found any more
             await asyncio.sleep(settings.watch_every_s)
 
     async def _inbox(self) -> None:
@@ -117,7 +123,8 @@ class Sweep:
         now = self.node.clock.now_us()
         if self.next_due is None or self.next_due > now or self.node.failed is not None:
             return
-        rows = await self.node.store.find(Query(life=(Life.LIVE,), due_before=now, order="due", limit=PAGE))
+        due = Query(life=(Life.LIVE,), due_before=now, order="due", limit=PAGE, after=self.passed)
+        rows = await self.node.store.find(due)
         fresh = 0
         for row in rows:
             if (
@@ -127,26 +134,29 @@ class Sweep:
             ):
                 fresh += 1
                 self.loader(row.id, None)
-        if len(rows) < PAGE or not fresh:
+        if len(rows) == PAGE:
+            if not fresh:
+                self.passed = rows[-1]
+        else:
             later = await self.node.store.find(Query(life=(Life.LIVE,), order="due", limit=1, due_after=now))
             self.next_due = later[0].wait.due if later else None
-            if len(rows) == PAGE and not fresh:
-                self.next_due = now
 
     async def _recover(self) -> None:
-        """After a start: load the runs with steps to be made, oldest first; sleepers stay where they are."""
+        """After a start: load the runs with steps to be made, oldest first; sleepers stay where they are.
+
+        A page at a time, as fast as they are loaded: other work is looked for in between (S15).
+        """
         node = self.node
-        after = None
-        while True:
-            rows = await node.store.find(Query(life=(Life.LIVE,), busy=True, order="old", limit=PAGE, after=after))
-            for row in rows:
-                if row.id not in node.advance.runs and row.id not in self.loader.unserved:
-                    self.loader(row.id, None)
-            if len(rows) < PAGE:
-                break
-            after = rows[-1]
-            while len(self.loader.wanted) > PAGE and node.lost is None:  # noqa: ASYNC110 - as fast as it loads
-                await asyncio.sleep(0.001)
+        if len(self.loader.wanted) > PAGE:
+            return
+        busy = Query(life=(Life.LIVE,), busy=True, order="old", limit=PAGE, after=self.recovered)
+        rows = await node.store.find(busy)
+        for row in rows:
+            if row.id not in node.advance.runs and row.id not in self.loader.unserved:
+                self.loader(row.id, None)
+        if len(rows) == PAGE:
+            self.recovered = rows[-1]
+            return
         await self._mended()
         self.recovering = False
 

@@ -10,7 +10,8 @@ import asyncio
 import os
 import threading
 from collections import deque
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from perdure.runtime.attempt import Attempt, current
@@ -82,6 +83,14 @@ class ThreadPool:
             self.fifo.done(attempt.spec)
         if self.fifo:
             self.dispatch()
+
+    def clear(self) -> None:
+        """Take out everything that has not begun, handed out or not."""
+        self.fifo.clear()
+        with suppress(Empty):
+            while True:
+                self._todo.get_nowait()
+                self.busy -= 1
 
     def stop(self) -> None:
         for _ in range(self.count):

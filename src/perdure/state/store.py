@@ -246,3 +246,7 @@ class Upkeep(Protocol):
 
     async def tombstones(self, ids: Sequence[str]) -> dict[str, tuple[bytes, bytes | None]]:
         """(input hash, outcome) of removed runs."""
+
+
+class WholeStore(Store, Upkeep, Protocol):
+    """What an engine or a client holds: the runs, and what keeps the store healthy."""

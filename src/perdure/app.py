@@ -249,6 +249,11 @@ def run(workflow: WorkflowSpec, *args: Any, **options: Any) -> Any:
 
     Raises: `LoopRunning` where a loop runs already; `Stopped` (a KeyboardInterrupt) and SystemExit(143) when stopped.
     """
+    if sys._getframe(1).f_globals.get("__name__") == "__mp_main__":  # the module that calls
+        raise BadCall(
+            "run() was called while a pool's process imports this module: put what starts runs "
+            'below `if __name__ == "__main__":`'
+        )
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -105,10 +105,14 @@ async def open_engine(address: str, registry: Registry, settings: Settings, noti
 
 def sqlite_path(address: str) -> str:
     """The file of a `sqlite:///…` address. Raises: `NotAStore` naming the forms that there are."""
-    if address.startswith("sqlite:///"):
+    if not isinstance(address, str):
+        raise NotAStore(f'store {address!r}: an address is a text, as "sqlite:///FILE.db"')
+    if address.removeprefix("sqlite:///") and address.startswith("sqlite:///"):
         return address.removeprefix("sqlite:///")
     if "://" not in address and address.endswith((".db", ".sqlite", ".perdure")):
         return address
+    if address == "memory:":
+        raise NotAStore('store "memory:" ends with its program: name a file, sqlite:///FILE.db')
     raise NotAStore(
         f'store {redact(address)!r}: give "sqlite:///FILE.db" (four slashes for an absolute path) or "memory:"'
     )
@@ -245,6 +249,11 @@ def run(workflow: WorkflowSpec, *args: Any, **options: Any) -> Any:
 
     Raises: `LoopRunning` where a loop runs already; `Stopped` (a KeyboardInterrupt) and SystemExit(143) when stopped.
     """
+    if sys._getframe(1).f_globals.get("__name__") == "__mp_main__":  # the module that calls
+        raise BadCall(
+            "run() was called while a pool's process imports this module: put what starts runs "
+            'below `if __name__ == "__main__":`'
+        )
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -92,6 +92,7 @@ BAD: dict[str, tuple[Call, type[PerdureError], str]] = {
     "a retry of what moves": (lambda e: e.retry("there"), WrongState, "not ended"),
     "a retry of nobody": (lambda e: e.retry("nobody"), UnknownRun, "nobody"),
     "a fork at no fact": (lambda e: e.fork("there", at=99), WrongState, "99"),
+    "a fork at what is no number": (lambda e: e.fork("there", at="1"), WrongState, "at 1"),
     "a fork into a run": (lambda e: e.fork("there", at=1, id="there"), IdInUse, "there"),
     "a word on what needs none": (lambda e: e.resolve("there", "keep#1", "retry"), WrongState, "there"),
     "a word that there is not": (lambda e: e.resolve("there", "keep#1", "perhaps"), BadCall, "perhaps"),
@@ -165,8 +166,12 @@ async def test_a_bad_store_is_one_clear_error_and_stays_as_it_was(enter: Any, tm
         (f"sqlite:///{text}", NotAStore, "text.db"),
         (f"sqlite:///{newer}", StoreNewer, "upgrade"),
         (f"sqlite:///{tmp_path}/no/such/folder.db", StoreUnavailable, "folder"),
-        (f"sqlite:///{tmp_path}", PerdureError, tmp_path.name),
+        (f"sqlite:///{tmp_path}", NotAStore, f"{tmp_path.name} is no file but a folder"),
+        (f"sqlite:///{tmp_path}/pipe.db", NotAStore, "is no file"),
+        ("sqlite:///", NotAStore, "sqlite:///FILE"),
+        (tmp_path / "path.db", NotAStore, "an address is a text"),
     ]
+    os.mkfifo(tmp_path / "pipe.db")
     held = contents(tmp_path)
     for address, kind, said in cases:
         with pytest.raises(kind, match=said):
@@ -181,6 +186,10 @@ async def test_a_bad_setting_or_workflow_is_told_before_a_store_is_made(tmp_path
             await opened(ADDRESS, **settings)
     with pytest.raises(PerdureError, match="takes workflows and modules"):
         perdure.open(ADDRESS, workflows=[keep])
+    with pytest.raises(PerdureError, match="takes a list of workflows"):
+        perdure.open(ADDRESS, workflows=buy)  # type: ignore[arg-type]
+    with pytest.raises(NotAStore, match="ends with its program"):
+        await opened_client("memory:")
     with pytest.raises(BadCall, match="takes a workflow"):
         await perdure.arun(keep, GOOD)  # type: ignore[arg-type]
     with pytest.raises(BadArgument):
@@ -199,9 +208,18 @@ async def test_a_read_only_file_is_named(tmp_path: Path) -> None:
         await opened(ADDRESS)
 
 
+async def opened_client(address: str) -> None:
+    async with perdure.connect(address):
+        pass
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """The database files of a folder."""
-    return {path.name: path.read_bytes() for path in folder.glob("*.db*") if not path.name.endswith((".lock", "-shm"))}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.glob("*.db*")
+        if path.is_file() and not path.name.endswith((".lock", "-shm"))
+    }
 
 
 def foreign(path: Path) -> None:

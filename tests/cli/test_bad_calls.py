@@ -111,6 +111,13 @@ def test_a_wrong_call_is_told_in_a_few_lines_and_writes_nothing(
     assert not Path("perdure.db").exists()
 
 
+def test_a_call_without_a_command_prints_the_whole_help_as_it_is(perdure: Program) -> None:
+    """Goal: who does not know the commands sees them all, as `--help` lists them; the call was wrong all the same."""
+    done = perdure()
+    assert (done.code, done.out) == (2, "")
+    assert done.err.strip() == perdure("--help").good().out.strip()
+
+
 @pytest.mark.parametrize("name", OF_A_RUN)
 def test_a_run_that_does_not_exist_is_told_by_every_command(perdure: Program, ways: Path, name: str) -> None:
     """Goal: a typing error in an id is found, and nothing is left in the inbox for a run that never was."""

@@ -207,6 +207,7 @@ def test_s24_a_second_engine_waits_for_the_first_and_names_its_pid(
     hello_call = ("-m", "perdure", "run", "hello.py", "-p", 'names=["Ada"]')
     refused = spawn(*hello_call, PERDURE_LOCK_WAIT_S="0.1").end().fails(3, f"pid {first.popen.pid}", "--store")
     assert "waiting for the engine" in refused.err
+    assert "perdure serve" not in refused.err, "there is no such command"
     second = spawn(*hello_call)
     second.until(f"(pid {first.popen.pid})")
     listed = perdure("ps").good()
@@ -215,6 +216,16 @@ def test_s24_a_second_engine_waits_for_the_first_and_names_its_pid(
     assert first.end().good().out == "1\n"
     assert second.end().good().out == '["Hello, Ada"]\n'
     audit(perdure)
+
+
+def test_a_program_that_starts_runs_wherever_it_is_imported_is_told_how_not_to(spawn: Spawn) -> None:
+    """Goal: the process of a pool imports the program; without its guard that waited for the very store it works for."""
+    program = "from perdure import run, task, workflow\n@task(pool='process')\ndef add(x: int) -> int: return x + 1\n"
+    Path("bare.py").write_text(program + "@workflow\nasync def adds() -> int: return await add(1)\nprint(run(adds))\n")
+    failed = spawn("bare.py").end()
+    assert failed.code == 1
+    assert 'below `if __name__ == "__main__":`' in failed.err
+    assert "waiting for the engine" not in failed.err
 
 
 def test_ps_marks_runs_that_the_running_engine_does_not_serve(

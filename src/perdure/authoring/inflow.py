@@ -10,7 +10,9 @@ from uuid import UUID
 
 from perdure.authoring.ambient import current, flow_scope
 from perdure.model.duration import Duration, duration_us
+from perdure.model.ids import check_id
 from perdure.model.run import when
+from perdure.model.text import check_signal_name, check_text
 
 T = TypeVar("T")
 
@@ -36,6 +38,7 @@ def wait_signal(name: str, type: type[T] | Any = Any, timeout: Duration | None =
     Raises: TimeoutError when none came within `timeout` of durable time.
     """
     flow_scope("wait_signal")  # refused at the call, not only where it is awaited
+    check_signal_name(name)
     limit = None if timeout is None else duration_us(timeout, f"wait_signal({name!r}, timeout=)")
     return _next_signal(name, type, limit)
 
@@ -46,12 +49,13 @@ async def _next_signal(name: str, type: Any, limit: int | None) -> Any:
 
 def signal_run(run_id: str, name: str, value: Any = None) -> Any:
     """Send a signal to another run, exactly once, in the commit of this turn; awaiting it is allowed, not needed."""
-    return flow_scope("signal_run").signal_run(run_id, name, value)
+    scope = flow_scope("signal_run")
+    return scope.signal_run(check_id(run_id), check_signal_name(name), value)
 
 
 def patched(id: str) -> bool:
     """Whether this run takes the new code: true for turns that happen now, false for those that happened before."""
-    return flow_scope("patched").patched(id)
+    return flow_scope("patched").patched(check_text(id, "patched id", 200))
 
 
 def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:

@@ -28,6 +28,8 @@ class Registry:
         self._kept: dict[str, WorkflowSpec] = {}
         self._tasks: dict[str, TaskSpec] = {}
         self._modules: set[str] = set()
+        if not isinstance(served, Iterable):
+            raise DefinitionError(f"workflows= takes a list of workflows and modules, not {served!r}")
         for one in served:
             self.serve(one)
 

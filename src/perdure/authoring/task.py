@@ -28,6 +28,9 @@ PRIORITIES = ("low", "normal", "high")
 class Task(TaskSpec, Generic[P, R], eq=False):
     """A task that can be called inside a workflow; `.fn` is the plain function."""
 
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         scope = current.get()
         if scope is None:
@@ -80,9 +83,11 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 def _define(fn: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
-    if not callable(fn):
+    if not callable(fn) or isinstance(fn, TaskSpec):
         raise DefinitionError(f"@task takes a function, not {fn!r}")
     name = str(options.get("name") or getattr(fn, "__name__", "task"))
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise DefinitionError(f"task {name}: it yields, and a step has one result: return a list")
     signature = Signature.of(fn, f"task {name}")
     is_async = inspect.iscoroutinefunction(fn)
     plain: Task[..., Any] = Task(

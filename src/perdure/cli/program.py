@@ -117,6 +117,9 @@ def _unread() -> int:
 
 def told(error: BaseException) -> int:
     """Say an error in a few lines; the exit code that follows from it."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return Remedy.FIX_CALL.exit_code
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx is not None else "perdure"
         say(f"{error.format_message()}\nsee `{path} --help`")

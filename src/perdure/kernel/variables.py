@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, MutableMapping
 from typing import Any
 
-from perdure.errors import BadArgument
 from perdure.model.payload import Shape
+from perdure.model.text import check_text
 
 _VARIABLE = Shape(Any, "variable")
 
@@ -26,8 +26,7 @@ class Variables(MutableMapping[str, Any]):
         return self.values[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if not isinstance(key, str):
-            raise BadArgument(f"variables[{key!r}]: a name is text")
+        check_text(key, "variable's name")
         if not self.closed:
             self.values[key] = _VARIABLE.round(value, self.limit)[1]
 

@@ -36,6 +36,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
             raise DefinitionError(f"Retry(factor={self.factor!r}): at least 1")
         for name in ("first", "max"):
             duration_us(getattr(self, name), f"Retry({name}=)")
+        for name in ("on", "never"):
+            _check_types(getattr(self, name), f"Retry({name}=)")
 
     def delay_us(self, failures: int, chance: bytes) -> int | None:
         """The wait in microseconds after the `failures`-th failed attempt; None: no more attempts.
@@ -53,6 +55,13 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     def allows(self, error: BaseException) -> bool:
         """Whether this exception is one to retry."""
         return isinstance(error, self.on) and not isinstance(error, self.never)
+
+
+def _check_types(given: object, what: str) -> None:
+    """Raises: `DefinitionError` for what `isinstance` would refuse when an attempt has failed."""
+    for kind in given if isinstance(given, tuple) else (given,):
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise DefinitionError(f"{what} takes exception types, as (ConnectionError,), not {kind!r}")
 
 
 ONCE = Retry(attempts=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from perdure.errors import BadCall
+
 # C0 and C1 controls, DEL, line separators, direction marks and overrides, zero-width characters, surrogates.
 _HARMFUL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\x1b"}
@@ -18,6 +20,29 @@ _SECRET: Final = re.compile(r"""([?&;](?:\w*(?:pass|pwd|secret|token|key)\w*)=)[
 def redact(text: str) -> str:
     """The text without the passwords of the addresses in it (F97)."""
     return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+
+
+def check_text(value: object, what: str, limit: int = 1_000) -> str:
+    """Raises: `BadCall` for what is no text, is too long, or holds half a character."""
+    if not isinstance(value, str) or len(value) > limit or not _whole(value):
+        raise BadCall(f"{what} {str(value)[:60]!r}: a text of at most {limit:,} whole characters")
+    return value
+
+
+def check_signal_name(name: object) -> str:
+    """Raises: `BadCall` when the name is not 1 to 200 whole characters."""
+    if not check_text(name, "signal name", 200):
+        raise BadCall("signal name '': 1 to 200 characters")
+    return str(name)
+
+
+def _whole(value: str) -> bool:
+    """Whether the text can be kept: no half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def escape(text: str, limit: int | None = None) -> str:

@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import PurePath
 from typing import Any, Final, cast
@@ -52,6 +52,8 @@ def to_plain(value: Any) -> Any:
     for kind, plain in _PLAIN:
         if isinstance(value, kind):
             return plain(value)
+    if isinstance(value, Awaitable):
+        raise NotEncodable(f"a {cls.__name__} that was not awaited cannot be kept as JSON: write `await` before it")
     raise NotEncodable(f"a {cls.__module__}.{cls.__qualname__} cannot be kept as JSON: pass its data instead")
 
 

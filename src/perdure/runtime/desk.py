@@ -28,6 +28,7 @@ from perdure.model.graph import GraphDefinition
 from perdure.model.ids import check_id, child_id, drawn_id
 from perdure.model.payload import Shape, blob_hash, canonical, input_hash, is_blob
 from perdure.model.run import STATUSES, Life, Outcome, RunRow, Status, WorkflowState
+from perdure.model.text import check_signal_name, check_text
 from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.definitions import definition_of
 from perdure.runtime.inspect import state_of
@@ -216,22 +217,21 @@ class Desk:
     async def signal(self, run_id: str, name: str, value: Any = None, *, request_id: str | None = None) -> None:
         """See `Handle.signal`. Raises: `UnknownRun`, `WrongState` when the run has ended."""
         raw = SIGNAL_VALUE.encode(value, self.settings.payload_max)
-        if not _text(name, "signal name", 200):
-            raise BadCall("signal name '': 1 to 200 characters")
+        check_signal_name(name)
         await self._ask(m.Signal(run=check_id(run_id), name=name, value=msgspec.Raw(raw)), request_id)
 
     async def cancel(
         self, run_id: str, reason: str = "", *, force: bool = False, request_id: str | None = None
     ) -> None:
         """See `Handle.cancel`."""
-        await self._ask(m.Cancel(run=check_id(run_id), reason=_text(reason, "reason"), force=force), request_id)
+        await self._ask(m.Cancel(run=check_id(run_id), reason=check_text(reason, "reason"), force=force), request_id)
 
     async def retry(self, run_id: str, *, by: str = "", why: str = "", request_id: str | None = None) -> Handle:
         """The same run, next generation: what succeeded and was not compensated is kept.
 
         Resumes one that needs attention.
         """
-        message = m.Retry(run=check_id(run_id), by=_text(by, "by"), why=_text(why, "why"))
+        message = m.Retry(run=check_id(run_id), by=check_text(by, "by"), why=check_text(why, "why"))
         await self._ask(message, request_id)
         return Handle(self, run_id)
 
@@ -247,7 +247,7 @@ class Desk:
             if how == "result"
             else f.NULL
         )
-        step, by = _text(step, "step"), _text(by, "by")
+        step, by = check_text(step, "step"), check_text(by, "by")
         await self._ask(m.Resolve(run=check_id(run_id), step=step, how=how, result=raw, by=by), request_id)
 
     async def fork(self, run_id: str, at: int, *, id: str | None = None, request_id: str | None = None) -> Handle:
@@ -257,7 +257,7 @@ class Desk:
             if known is not None:
                 return Handle(self, known[0])
         origin = await self.row(run_id)
-        if not 1 <= at <= origin.seq:
+        if not isinstance(at, int) or not 1 <= at <= origin.seq:
             raise WrongState(f"run {run_id} has {origin.seq} facts: it cannot be forked at {at}")
         if id is not None:
             new = check_id(id)
@@ -290,29 +290,13 @@ def encoded_input(
     return spec.signature.from_names(dict(by_name), limit)
 
 
-def _text(value: object, what: str, limit: int = 1_000) -> str:
-    """Raises: `BadCall` for what is no text, is too long, or holds half a character."""
-    if not isinstance(value, str) or len(value) > limit or not is_text(value):
-        raise BadCall(f"{what} {str(value)[:60]!r}: a text of at most {limit:,} whole characters")
-    return value
-
-
-def is_text(value: str) -> bool:
-    """Whether the text can be kept: no half of a surrogate pair."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     if tags is not None and not isinstance(tags, Mapping):
         raise BadCall(f"tags={str(tags)[:60]!r}: a mapping of texts to texts")
     for key, value in (tags or {}).items():
-        if not _text(key, "tag's name", 100):
+        if not check_text(key, "tag's name", 100):
             raise BadCall("tag's name '': 1 to 100 characters")
-        _text(value, f"tag {key!r}", 500)
+        check_text(value, f"tag {key!r}", 500)
     return dict(tags or {})
 
 

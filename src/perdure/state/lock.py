@@ -32,7 +32,7 @@ class FileLock:
             if tries > 1 and clock.monotonic() >= until:
                 raise StoreLocked(
                     f"another engine holds this store (pid {pid}): stop it, name another store with --store, "
-                    "or ask it for runs as a client with perdure.connect(...); `perdure serve` shares one engine"
+                    "or ask it for runs as a client with perdure.connect(...)"
                 )
             await asyncio.sleep(POLL_S)
 

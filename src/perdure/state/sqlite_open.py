@@ -151,7 +151,8 @@ class Opened:
         if Path(f"{self.path}.lost").exists():
             self._check_all()
         if mark is None:
-            if self.commits:
+            # Without an engine before this one there are commits of clients only, which keep no mark while they are open.
+            if self.commits and list(self.writer.execute(statements("sqlite", "read")["epochs"])):
                 self.notices.append(
                     f"{self.path}.mark is missing: that nothing was taken back cannot be checked this time"
                 )
@@ -208,6 +209,8 @@ def open_file(path: str, settings: Settings, *, engine: bool) -> Opened:
     folder = Path(full).parent
     if not folder.is_dir():
         raise StoreUnavailable(f"folder {folder} does not exist: make it, or name another store")
+    if Path(full).exists() and not Path(full).is_file():
+        raise NotAStore(f"{full} is no file{' but a folder' if Path(full).is_dir() else ''}: name a file")
     if not engine and not Path(full).exists() and not os.access(folder, os.W_OK):
         raise StoreUnavailable(f"{full} does not exist and {folder} cannot be written")
     version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))

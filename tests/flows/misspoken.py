@@ -1,0 +1,40 @@
+"""A flow that asks for what cannot be kept, each in a word of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from perdure import patched, signal_run, task, variables, wait_signal, workflow
+
+
+@task
+async def leaf(n: int) -> int:
+    return n
+
+
+@workflow
+async def leaf_alone(n: int) -> int:
+    return await leaf(n)
+
+
+def names_a_variable() -> None:
+    variables["\ud800"] = 1
+
+
+WORDS: dict[str, tuple[Callable[[], Any], str]] = {
+    "a signal's name of another type": (lambda: wait_signal(5), "signal name '5'"),  # type: ignore[arg-type]
+    "a signal's name of half a character": (lambda: wait_signal("a\ud800"), "signal name"),
+    "a signal's name that is empty": (lambda: wait_signal(""), "1 to 200"),
+    "a signal to no id": (lambda: signal_run("a b", "go"), "run id 'a b'"),
+    "a signal sent without a name": (lambda: signal_run("a", 5), "signal name '5'"),  # type: ignore[arg-type]
+    "a patch that is no text": (lambda: patched(5), "patched id '5'"),  # type: ignore[arg-type]
+    "a variable of half a character": (names_a_variable, "variable's name"),
+    "a step that was not awaited": (lambda: {"left": leaf(1)}, "Step that was not awaited .*write `await`"),
+}
+
+
+@workflow
+async def says(what: str) -> Any:
+    said = WORDS[what][0]()
+    return await said if what.startswith("a signal") else said

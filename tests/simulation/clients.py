@@ -13,7 +13,6 @@ from typing import Any
 from perdure.errors import EngineStopped, StoreLost, StoreUnavailable, WrongState
 from perdure.runtime.client import Client
 from perdure.runtime.desk import Desk
-from perdure.state.store import BatchRefused
 from perdure.testing import SimulatedCrash, World
 from perdure.testing.programs import SIGNAL
 
@@ -69,9 +68,6 @@ class Clients:
             except AGAIN:
                 self.done["asked again"] += 1
                 self.let_pass(self.random.choice((0.1, 1, 5)))
-            except BatchRefused:  # the engine has given the run up, until it is started again
-                self.done["given up"] += 1
-                self.survive(self.world.restart)
         raise AssertionError("the store never came back")
 
     async def _asked(self, engine: Desk, ask: Callable[[Desk], Awaitable[Any]]) -> Any:

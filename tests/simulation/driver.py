@@ -11,14 +11,12 @@ import msgspec
 from perdure.errors import UnknownRun, WrongState
 from perdure.model import fact as f
 from perdure.model.run import Life, Outcome, RunRow
-from perdure.state.store import Batch, BatchRefused
 from perdure.testing import World, programs
 from perdure.testing.faults import FaultKind
 from perdure.testing.graphs import draw_graph
 from perdure.testing.programs import SIGNAL, draw_program, perform, signals_of
 from tests.simulation.clients import Clients
 
-_ENDED = (b'["step_completed"', b'["child_ended"')
 CRASHES: tuple[FaultKind, ...] = ("crash_before", "crash_after")
 OUTAGES: tuple[FaultKind, ...] = ("unavailable", "unknown_lost", "unknown_kept")
 FAULTS: tuple[FaultKind, ...] = (*CRASHES, *OUTAGES, "lost")
@@ -95,32 +93,26 @@ class Simulation:
         ]  # fmt: skip
         self.random.shuffle(wanted)
         for run, name in wanted:
-            if self.faults and self.random.random() < 0.1:
-                self.dislike(run)
             self.clients.signal(run, name)
             self.stumble()
-            self.world.store.refuse = lambda _: None
 
     def disturb(self, count: int) -> None:
         """Cancel and retry at random."""
         runs = list(self.witness.starts)
         for _ in range(count):
             run = self.random.choice(runs)
-            clients = self.clients
-            often = (clients.cancel, clients.cancel, clients.retry, clients.retry)
-            self.random.choice((*often, self.force, self.any_signal))(run)
+            act = self.random.choice(
+                (
+                    self.clients.cancel,
+                    self.clients.cancel,
+                    self.clients.retry,
+                    self.clients.retry,
+                    self.force,
+                    self.any_signal,
+                )
+            )
+            act(run)
             self.stumble()
-
-    def dislike(self, run: str) -> None:
-        """The store refuses every batch in which a step of this run ends (D3)."""
-        self.done["disliked"] += 1
-
-        def refuse(batch: Batch) -> None:
-            if any(ref.id == run and body.startswith(_ENDED) for ref, _, body, _ in batch.facts):
-                self.done["refused"] += 1
-                raise BatchRefused(f"it dislikes {run}")
-
-        self.world.store.refuse = refuse
 
     def force(self, run: str) -> None:
         self.clients.cancel(run, force=True)
@@ -131,17 +123,14 @@ class Simulation:
     def end(self) -> None:
         """No more faults: what is left must come to rest by itself (L3)."""
         self.left = 0
-        if self.world._engine is not None and self.world.engine.loader.aside.given_up:
-            self.clients.survive(self.world.restart)
         for _ in range(2):  # the first may find the store lost, and be over at once
             self.clients.survive(self.world.run_to_rest)
         for row in self.clients.survive(self.world.rows):
-            # Three deaths in a minute condemn a run that was carried alone (S15), a store refuses what a run writes
-            # (D3): a person lets it go on (S19).
+            # Three deaths in a minute condemn a run that was carried alone; a person lets it go on (S15, S19).
             cause = msgspec.json.decode(row.outcome or b"{}", type=Outcome).cause
-            if row.life is Life.ATTENTION and cause in {"suspect", "not_recorded"}:
+            if row.life is Life.ATTENTION and cause == "suspect":
                 self.clients.retry(row.id)
-                self.done[f"{cause} let go on"] += 1
+                self.done["suspect let go on"] += 1
                 self.clients.survive(self.world.run_to_rest)
 
     # --- what must hold --------------------------------------------------------------------------------

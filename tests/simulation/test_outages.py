@@ -125,6 +125,20 @@ async def _many(world: World, count: int) -> None:
     await asyncio.gather(*handles)
 
 
+def test_d3_what_was_recorded_before_the_store_refused_a_run_still_holds() -> None:
+    """Goal: only the refused turn is not recorded; the one before it keeps its decisions, here a patch, when it goes on."""
+    with World(serve=[perform]) as world:
+        counts = _refusing(world, "r")
+        world.start(perform, [["patch", "p1"], ["step", 6]], id="r")
+        world.run_to_rest()
+        assert counts["refused"]
+        assert world.status("r") == "attention"
+        world.store.refuse = lambda _: None
+        world.play(world.engine.retry("r"))
+        assert world.result("r") == 7
+        assert world.audit_all() == []
+
+
 @pytest.mark.parametrize("bad", ["r0", "r13", "r39"])
 def test_d3_a_refused_batch_is_split_until_the_run_at_fault_stands_alone(bad: str) -> None:
     """Goal: forty runs in one batch, one of which the store never takes: it alone goes to attention, soon."""

@@ -58,14 +58,9 @@ def something_was_done(lives: list[Figures]) -> None:
     assert set(fired) == set(FAULTS)
     assert set(drawn) == set(OPERATIONS) | {"again", "graph"}
     asked = {"start", "signal", "cancel", "forced cancel", "retry", "said twice", "asked again"}
-    assert asked | {
-        "client of another process",
-        "killed",
-        "refused",
-        "stopped",
-        "crash",
-        "restart after a lost store",
-    } <= set(done)
+    assert asked | {"client of another process", "killed", "stopped", "crash", "restart after a lost store"} <= set(
+        done
+    )
     assert min(*fired.values(), *drawn.values(), *(done[kind] for kind in asked)) >= len(lives) / 10
     refused = done["cancel after the end"] + done["signal after the end"] + done["retry refused"]
     assert refused < 0.5 * sum(done[kind] for kind in asked)

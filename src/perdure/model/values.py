@@ -52,9 +52,10 @@ def to_plain(value: Any) -> Any:
     for kind, plain in _PLAIN:
         if isinstance(value, kind):
             return plain(value)
+    name = f"{cls.__module__}.{cls.__qualname__}"
     if isinstance(value, Awaitable):
-        raise NotEncodable(f"a {cls.__name__} that was not awaited cannot be kept as JSON: write `await` before it")
-    raise NotEncodable(f"a {cls.__module__}.{cls.__qualname__} cannot be kept as JSON: pass its data instead")
+        raise NotEncodable(f"a {name} that was not awaited cannot be kept as JSON: write `await` before it")
+    raise NotEncodable(f"a {name} cannot be kept as JSON: pass its data instead")
 
 
 _PLAIN: Final[tuple[tuple[type, Any], ...]] = (

@@ -250,20 +250,22 @@ class Node:
                     if solo:
                         queue(self, Item(message), message)
                         return
-                    run = advance.start(message)
-                    advance.work.starts[run.id] = (run, Item(message))
+                    started = advance.start(message)
+                    advance.work.starts[started.id] = (started, Item(message))
                 except PerdureError as error:
                     advance.send(not_started(message, error))
             return
-        if solo and message.run != solo:
-            advance.work.batch.inbox.append(message)  # type: ignore[arg-type]
-            advance.work.loads.add(message.run)
-            return
-        run_or_none = advance.runs.get(message.run)
-        if run_or_none is not None and run_or_none.life is Life.LIVE and (run_or_none.placed or run_or_none.parent):
-            self.fold_into(run_or_none, Item(message))
-        elif run_or_none is None or not run_or_none.life.ended:
-            advance.send(message)  # it needs attention since the message was sent: the inbox keeps it
+        run = advance.runs.get(message.run)
+        # A run has children only when its id is its own; whoever else writes to it waits until its row is there.
+        if (
+            run is not None
+            and run.life is Life.LIVE
+            and (run.placed or run.parent or isinstance(message, m.ChildDone))
+            and (not solo or message.run == solo)
+        ):
+            self.fold_into(run, Item(message))
+        elif run is None or not run.life.ended:
+            advance.keep(message)
 
     # --- commit, then act ----------------------------------------------------------------------------
 
@@ -308,7 +310,7 @@ class Node:
             self.suspects.discard(work.solo)
         if committed.refused:
             refused(self, work, committed.refused)
-        _tell(work)
+        work.tell()
         forget = self.pools.forget
         for attempt in work.attempts:
             forget(attempt)
@@ -483,16 +485,6 @@ class Node:
                 return
             self.wake()
             await asyncio.sleep(0)
-
-
-def _tell(work: Work) -> None:
-    """Answer those who wait for what is durable now."""
-    for reply, value in work.replies:
-        if not reply.done():
-            if isinstance(value, BaseException):
-                reply.set_exception(value)
-            else:
-                reply.set_result(value)
 
 
 async def done(answer: Committed | Awaitable[Committed]) -> Committed:

@@ -127,6 +127,15 @@ class Work:
         del self.abandons[mark.abandons :], self.begins[mark.begins :]
         self.size = mark.size
 
+    def tell(self) -> None:
+        """Answer those who wait for what is durable now."""
+        for reply, value in self.replies:
+            if not reply.done():
+                if isinstance(value, BaseException):
+                    reply.set_exception(value)
+                else:
+                    reply.set_result(value)
+
     def empty(self) -> bool:
         """Whether there is nothing to write and nothing to tell."""
         batch = self.batch

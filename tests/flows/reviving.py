@@ -80,6 +80,12 @@ async def stubborn(value: int) -> int:
 
 
 @workflow
+async def books_and_waits(value: int) -> None:
+    await do_b(value)
+    await wait_signal("never")
+
+
+@workflow
 async def two_steps(value: int) -> int:
     first = await shaky(value)
     return await shaky(first + 1)

@@ -88,8 +88,10 @@ def test_s16_what_nobody_can_tell_waits_for_a_person(how: str, probe: str) -> No
     """Goal: the attempt is made once, the run names the step and the ways out, and a person's word ends it."""
     with World("memory:") as world:
         _begun(world, paying(probe), how)
-        with pytest.raises(NeedsAttention, match=r"perdure resolve r pay#1 --result"):
+        with pytest.raises(NeedsAttention, match=r"perdure resolve r pay#1 --result") as caught:
             world.result("r")
+        undeclared = how == "undeclared" or probe == "cannot say"
+        assert ("does not declare left it" in caught.value.reason) == undeclared
         assert DONE.count("paid") == 1
         assert DONE.count("asked") == (probe != "no probe")
         with pytest.raises(WrongState, match="nobody knows whether step pay#1"):

@@ -71,6 +71,29 @@ def test_a_retry_never_undoes_an_earlier_generation_twice(world: World) -> None:
     assert LOG.count("undo a 1") == 1
 
 
+def test_a_second_cancel_does_not_try_a_failed_compensation_again(world: World) -> None:
+    """Goal: only retry, resolve and force move a cancelled run that needs attention; the cancel is kept (S19)."""
+    BROKEN.add("undo_b")
+    world.start(flows.books_and_waits, 1, id="c")
+    world.run_to_rest()
+    world.cancel("c", "please")
+    with pytest.raises(NeedsAttention):
+        world.result("c")
+    told = world.history("c")
+    BROKEN.clear()
+    world.cancel("c", "once more")
+    world.restart()
+    world.advance(10)
+    assert (world.status("c"), world.history("c"), LOG) == ("attention", told, ["b"])
+    world.play(world.engine.retry("c"))
+    with pytest.raises(RunCancelled, match="please"):
+        world.result("c")
+    assert LOG == ["b", "undo b 1"]
+    world.advance(10)
+    assert world.play(world.store.inbox(0, 10)) == []
+    clean(world)
+
+
 def test_force_ends_a_run_that_ignores_its_cancel(world: World) -> None:
     """Goal: a live run is ended without its code, and compensated (S19)."""
     world.start(flows.stubborn, 1, id="f")

@@ -14,10 +14,11 @@ from perdure.errors import StoreUnavailable
 from tests.crash.harness import audited, until_async
 from tests.state import programs
 from tests.state.disk import WRITE, Disk
+from tests.state.paces import beside_the_loop
 
 ADDRESS = "sqlite:///full.db"
 # In `make test` every so many writes; each of them in `make torture`.
-EVERY = 3
+EVERY, EVERY_BESIDE = 3, 12
 
 
 class Trial:
@@ -129,6 +130,15 @@ async def swept(every: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 async def test_f12_the_disk_is_full_at_a_sample_of_the_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: new work is refused in clear words, reading goes on, all resumes alone, nothing is made twice or damaged."""
     await swept(EVERY, tmp_path, monkeypatch)
+
+
+async def test_f12_the_disk_is_full_while_commit_is_made_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: the same where a slow disk has moved COMMIT off the loop (S30)."""
+    threads = beside_the_loop(monkeypatch)
+    await swept(EVERY_BESIDE, tmp_path, monkeypatch)
+    assert any(name.startswith("perdure-commit") for name in threads)
 
 
 @pytest.mark.torture

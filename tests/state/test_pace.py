@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections import Counter
+
+import pytest
+
+import perdure
+from perdure.errors import StoreError, StoreLost
+from perdure.state.sqlite import SqliteStore
 from perdure.state.sqlite_pace import BESIDE_MAX, LOOK_EVERY, Pace
+from tests.crash.harness import audited, until_async
+from tests.state import programs
+from tests.state.paces import beside_the_loop
+
+ADDRESS = "sqlite:///pace.db"
 
 
 def test_a_slow_disk_moves_commit_to_a_thread() -> None:
@@ -35,3 +49,81 @@ def test_it_comes_back_when_the_disk_is_quick_again_and_goes_when_it_is_not() ->
     for _ in range(3 * LOOK_EVERY):
         pace.took(0.006, 1)
     assert pace.slow
+
+
+def in_threads(threads: Counter[str]) -> int:
+    return sum(count for name, count in threads.items() if name.startswith("perdure-commit"))
+
+
+async def test_s30_runs_end_alike_whose_commits_are_made_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: steps, timers, signals, children and blobs, and a stop in the middle, beside the thread that commits."""
+    threads = beside_the_loop(monkeypatch)
+    programs.fresh()
+    async with perdure.open(ADDRESS, [programs.mixed, programs.waits], **programs.SETTINGS) as engine:
+        runs = [await engine.start(programs.waits, number, id=f"w{number}") for number in range(20)]
+        one = await engine.start(programs.mixed, 3, id="one")
+        await asyncio.gather(*(run.signal("go", 1) for run in runs), one.signal("go", 7))
+        assert await one.result("60s") == programs.RESULT
+    async with perdure.open(ADDRESS, [programs.mixed, programs.waits], **programs.SETTINGS) as engine:
+        ended = [await engine.get(run.id).result("60s") for run in runs]
+    assert ended == [2 * (2 * number + 1) for number in range(20)]
+    assert in_threads(threads) > 10
+    await audited(ADDRESS, programs.mixed, programs.waits, programs.inner)
+
+
+async def test_s30_nobody_is_told_of_what_is_written_while_commit_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Goal: the loop is free during a COMMIT in a thread; what it writes is acknowledged after it, and seen by none before."""
+    held, gate = threading.Event(), threading.Event()
+    gate.set()
+
+    def hold(store: SqliteStore) -> None:
+        if threading.current_thread().name.startswith("perdure-commit"):
+            held.set()
+            assert gate.wait(60)
+
+    beside_the_loop(monkeypatch, hold)
+    async with perdure.open(ADDRESS, [programs.waits], **programs.SETTINGS) as engine:
+        await engine.start(programs.waits, 1, id="a")
+        await until_async(lambda: engine.node.flying is None, "all is committed")
+        held.clear(), gate.clear()
+        first = asyncio.create_task(engine.start(programs.waits, 2, id="b"))
+        await until_async(held.is_set, "a COMMIT is under way")
+        second = asyncio.create_task(engine.start(programs.waits, 3, id="c"))
+        await until_async(lambda: engine.node.queue or "c" in engine.node.advance.runs, "it is asked for")
+        assert {run.id async for run in engine.runs()} == {"a"}
+        assert not first.done()
+        assert not second.done()
+        gate.set()
+        assert [(await first).id, (await second).id] == ["b", "c"]
+        assert {run.id async for run in engine.runs()} == {"a", "b", "c"}
+    await audited(ADDRESS, programs.waits)
+
+
+async def test_s30_a_commit_that_fails_in_a_thread_loses_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: as on the loop (S27): who waits for it is told StoreLost, and nothing is acknowledged any more."""
+    fails = threading.Event()
+
+    def fail(store: SqliteStore) -> None:
+        if fails.is_set() and threading.current_thread().name.startswith("perdure-commit"):
+            store._roll_back()
+            store._lost = StoreLost("a sync failed")
+            raise store._lost
+
+    beside_the_loop(monkeypatch, fail)
+    async with perdure.open(ADDRESS, [programs.waits], **programs.SETTINGS) as engine:
+        run = await engine.start(programs.waits, 1, id="a")
+        waiting = asyncio.create_task(run.result())
+        await until_async(lambda: engine.node.flying is None, "all is committed")
+        fails.set()
+        with pytest.raises(StoreLost):
+            await engine.start(programs.waits, 2, id="b")
+        with pytest.raises(StoreLost):
+            await waiting
+        with pytest.raises(StoreError):
+            await engine.start(programs.waits, 3, id="c")
+    fails.clear()
+    async with perdure.open(ADDRESS, [programs.waits], **programs.SETTINGS) as engine:
+        assert {one.id async for one in engine.runs()} == {"a"}
+    await audited(ADDRESS, programs.waits)

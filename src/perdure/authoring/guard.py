@@ -1,11 +1,12 @@
 """Flow code that reads the wall clock, chance, threads or sockets is refused, with the durable twin named.
 
-Only the flow's own function is touched: where its code mentions one of the guarded modules, it is given a
-view of its globals in which those are replaced. No other code in the process sees a difference.
+Only the flow's own function is touched: where its code mentions one of the guarded modules, or imports one, it is
+given a view of its globals in which those are replaced. No other code in the process sees a difference.
 """
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType, ModuleType
@@ -51,6 +52,7 @@ _TWINS = {
     "os.getenv": "an argument of the workflow",
 }
 _DATETIME = frozenset({"now", "utcnow", "today"})
+_IMPORTS = _REFUSED.keys() | {"datetime"}
 
 
 def guarded(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,12 +67,16 @@ def guarded(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _mentions(fn: FunctionType) -> bool:
-    """Whether its code names something guarded; names that are not defined yet count as not guarded."""
+    """Whether its code names something guarded, be it by an import of its own; names not defined yet are not guarded."""
     return any(
-        _view(fn.__globals__[name]) is not fn.__globals__[name]
+        _view(fn.__globals__[name]) is not fn.__globals__[name] if name in fn.__globals__ else name in _IMPORTS
         for name in names_of(fn.__code__)
-        if name in fn.__globals__
     )
+
+
+def _import(*args: Any, **kwargs: Any) -> Any:
+    """What an import within a flow gives: the module, or its guard."""
+    return _view(builtins.__import__(*args, **kwargs))
 
 
 def names_of(code: CodeType) -> Iterable[str]:
@@ -85,7 +91,9 @@ class _Globals(dict[str, Any]):
     """The module's globals, live, with guarded values in place of the real ones."""
 
     def __init__(self, real: dict[str, Any]) -> None:
-        super().__init__(__builtins__=real.get("__builtins__", __builtins__), __name__=real.get("__name__", ""))
+        found = real.get("__builtins__", builtins)
+        plain = vars(found) if isinstance(found, ModuleType) else found
+        super().__init__(__builtins__={**plain, "__import__": _import}, __name__=real.get("__name__", ""))
         self._real = real
 
     def __getitem__(self, name: str) -> Any:

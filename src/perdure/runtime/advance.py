@@ -352,7 +352,8 @@ class Advance:
         elif step.spec.probe is not None and not attempt.probing:
             self.begin_probe(run, step, attempt)
         else:
-            self.attention(run, "outcome_unknown", f"step {step.key}: {_NOT_DECLARED}: {failure.summary()}", step.key)
+            why = _NOT_DECLARED if failure.kind == "error" else "its outcome is unknown"
+            self.attention(run, "outcome_unknown", f"step {step.key}: {why}: {failure.summary()}", step.key)
 
     def _not_done(self, run: LiveRun, step: Any, probe: Attempt, failure: Failure) -> None:
         """The probe says that there was no effect: after a crash the attempt is made again, else its policy counts it."""

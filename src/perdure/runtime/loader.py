@@ -362,9 +362,9 @@ class Loader:
             elif isinstance(entry.message, m.Start):
                 self._started(entry, entry.message, one.row)
             else:
-                self._keep(one.row, entry)
+                self.keep(one.row, entry)
 
-    def _keep(self, row: RunRow, entry: Item) -> None:
+    def keep(self, row: RunRow, entry: Item) -> None:
         """A message to a run that does not move now waits in the inbox, and is looked at again when it moves."""
         self.kept_back.add(row.id)
         if entry.inbox_no:
@@ -394,7 +394,7 @@ class Loader:
                 self.node.refuse(entry, WrongState(f"run {row.id} has not begun: it is queued"))
                 self.node.wake()
             else:
-                self._keep(row, entry)
+                self.keep(row, entry)
 
     def make(self, row: RunRow) -> LiveRun | None:
         """A run in memory from its row, with nothing folded; None: no engine here serves its workflow."""
@@ -464,7 +464,7 @@ class Loader:
             elif isinstance(entry.message, m.Start):
                 self._started(entry, entry.message, row)
             else:
-                self._keep(row, entry)  # who serves it later finds the message in the inbox
+                self.keep(row, entry)  # who serves it later finds the message in the inbox
 
     def look_up(self, run: LiveRun, children: dict[str, RunRow | StoreDamaged]) -> None:
         """Every child that is waited for: one that is missing is started, one that has ended is told (F50).

@@ -37,6 +37,8 @@ PAUSE_FIRST_S = 0.05
 PROGRESS_EVERY_S = 1.0
 # Below so many notes of when runs are due, those that are out of date are not worth sorting out.
 DUES_KEPT_MIN = 1_024
+# How many are looked at when one more rests: those that are due soon stay, and must not keep the others in memory.
+EVICT_TRIES = 4
 
 
 class Node:
@@ -383,7 +385,9 @@ class Node:
         else:
             self.resident[run.id] = None
             self.resident.move_to_end(run.id)
-            if len(self.resident) > self.settings.runs_resident_max:
+            for _ in range(EVICT_TRIES):
+                if len(self.resident) <= self.settings.runs_resident_max:
+                    break
                 self._evict()
 
     def _evict(self) -> None:

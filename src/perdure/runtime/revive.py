@@ -168,6 +168,10 @@ class Revive:
                 refuse_to_guess(row.id, known)
             run = self._made(one)
             self._replayed(run, known, last=row.seq + 1)
+            if isinstance(message, m.Cancel) and run.decider.cancelled is not None:
+                run.decider.drop()
+                self.loader.keep(one.row, item)  # a second cancel changes nothing
+                return
             why = message.why if isinstance(message, m.Retry) else type(message).__name__.lower()
             by = getattr(message, "by", "")
             if isinstance(message, m.Resolve) and message.step not in run.decider.open:

@@ -170,6 +170,15 @@ async def tidies_up() -> str:
         await asyncio.shield(asyncio.create_task(_both()))
 
 
+@workflow
+async def tidies_for_long() -> None:
+    try:
+        await asyncio.sleep(86_400)  # durable
+    finally:
+        await asyncio.sleep(100)  # durable
+        await echo("tidied")
+
+
 async def _both() -> list[str]:
     return list(await asyncio.gather(echo("left"), echo("right")))
 

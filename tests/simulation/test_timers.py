@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from perdure.authoring.registry import Registry
+from perdure.clock import EngineClock
 from perdure.model import fact as f
 from perdure.runtime.client import Client
 from perdure.state.sqlite import SqliteStore
@@ -113,14 +114,15 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'w.db'}"
 
 
-def _say(world: World, run: str, name: str, value: Any) -> None:
-    """A client of another process speaks while no engine runs."""
+def _say(world: World, run: str, name: str, value: Any, earlier_us: int = 0) -> None:
+    """A client of another process speaks while no engine runs; its clock is behind by so much."""
 
     async def said() -> None:
         store: Any = world.store.inner
         if isinstance(store, SqliteStore):
             store = await SqliteStore.open_client(store.path, world.settings)
-        client = Client(store, world.settings, world.clock, Registry(world.served))  # type: ignore[arg-type]
+        clock = EngineClock(wall_ns=lambda: (world.clock.wall_us() - earlier_us) * 1_000)
+        client = Client(store, world.settings, clock, Registry(world.served))
         await client.signal(run, name, value)
         if store is not world.store.inner:
             await store.close()
@@ -172,6 +174,21 @@ def test_s11_what_waited_is_folded_in_the_order_of_its_times(address: str) -> No
         times = [fact.at for fact in world.history("r")]
         assert times == sorted(times)
         assert times[-1] - times[0] < 301 * 1_000_000
+        assert world.audit_all() == []
+
+
+def test_s11_what_was_said_by_two_clocks_is_folded_in_the_order_of_its_time() -> None:
+    """Goal: a row that came into the inbox before another, and bears a later time, is folded after it."""
+    with World(serve=[flows.naps_and_hears]) as world:
+        world.start(flows.naps_and_hears, 100.0, 2, id="r")
+        world.stop()
+        world.clock.advance(50)
+        _say(world, "r", "n", 2)
+        _say(world, "r", "n", 1, earlier_us=10_000_000)
+        assert world.result("r") == [1, 2]
+        times = [fact.at for fact in world.history("r") if isinstance(fact, f.SignalReceived)]
+        assert times == sorted(times)
+        assert times[1] - times[0] >= 9_000_000
         assert world.audit_all() == []
 
 

@@ -38,6 +38,9 @@ async def yields_at_times() -> Any:
 WRONG: dict[str, Callable[[], Any]] = {
     r"Retry\(on=\) takes exception types": lambda: Retry(on=("ValueError",)),  # type: ignore[arg-type]
     r"Retry\(never=\) takes exception types": lambda: Retry(never=(5,)),  # type: ignore[arg-type]
+    r"Retry\(first='1h'\): longer than max=": lambda: Retry(first="1h"),
+    r"Retry\(attempts=0\): at least 1": lambda: Retry(attempts=0),
+    r"Retry\(factor=0\.5\): at least 1": lambda: Retry(factor=0.5),
     "yields: it yields": lambda: task(yields),
     "yields_at_times: it yields": lambda: task(yields_at_times),
     "not <task leaf>": lambda: task(flows.leaf),

@@ -34,8 +34,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
             raise DefinitionError(f"Retry(attempts={self.attempts!r}): at least 1")
         if not self.factor >= 1:
             raise DefinitionError(f"Retry(factor={self.factor!r}): at least 1")
-        for name in ("first", "max"):
-            duration_us(getattr(self, name), f"Retry({name}=)")
+        first, most = (duration_us(getattr(self, name), f"Retry({name}=)") for name in ("first", "max"))
+        if first > most:
+            raise DefinitionError(f"Retry(first={self.first!r}): longer than max={self.max!r}; give max= too")
         for name in ("on", "never"):
             _check_types(getattr(self, name), f"Retry({name}=)")
 

@@ -65,9 +65,9 @@ class Aside:
         except StoreError as error:
             log.error("run %s cannot be set aside (%s): %s", run_id, trouble.reason, error)
             self.loader.kept_back.add(run_id)
-            asked = [entry.reply for entry in entries if isinstance(entry, Item)]
-            for waiter in (*asked, *self.node.waiters.pop(run_id, ())):
-                if waiter is not None and not waiter.done():
+            self._tell(entries, error)
+            for waiter in self.node.waiters.pop(run_id, ()):
+                if not waiter.done():
                     waiter.set_exception(error)
 
     async def _quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
@@ -89,7 +89,7 @@ class Aside:
         elif found:
             self.loader.kept_back.add(run_id)
             log.error("run %s stays %s: %s", run_id, found[0].row.life.value, trouble.reason)
-            self._tell(run_id, entries, trouble.reason)
+            self._tell(entries, _stays(run_id, trouble.reason))
         else:
             for entry in entries:
                 if isinstance(entry, Item):
@@ -101,15 +101,15 @@ class Aside:
         if run_id not in self.given_up:
             log.error("run %s stays as it is: %s", run_id, reason)
         self.given_up[run_id] = reason
-        self._tell(run_id, [*entries, *self.loader.wanted.pop(run_id, ())], reason)
+        self._tell([*entries, *self.loader.wanted.pop(run_id, ())], _stays(run_id, reason))
 
-    def _tell(self, run_id: str, entries: list[Any], reason: str) -> None:
+    def _tell(self, entries: list[Any], error: StoreError) -> None:
         """What waits for a run that does not move: attempts are dropped, callers told, the inbox's messages stay there."""
         for entry in entries:
             if isinstance(entry, Attempt):
                 self.node.pools.forget(entry)
             elif entry.reply is not None and not entry.reply.done():
-                entry.reply.set_exception(BatchRefused(f"run {run_id} stays as it is: {reason}"))
+                entry.reply.set_exception(error)
 
     def _again(self, run_id: str, entries: list[Any]) -> None:
         """What waited for a run that needs attention now: attempts are dropped, messages are kept for it."""
@@ -118,3 +118,7 @@ class Aside:
                 self.node.advance.work.attempts.append(entry)
             elif isinstance(entry, Item):
                 self.loader(run_id, entry)
+
+
+def _stays(run_id: str, reason: str) -> BatchRefused:
+    return BatchRefused(f"run {run_id} stays as it is: {reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from perdure.authoring.check import order
@@ -52,7 +53,7 @@ def levels(definition: GraphDefinition, needs: Sequence[Sequence[str]]) -> list[
 
 def _text(definition: GraphDefinition, layers: Sequence[Sequence[Box]], size: str) -> str:
     """One line a box, by levels:  ` 1  check <- extract`."""
-    known = {box.number: box for layer in layers for box in layer}
+    known = {box.number: box for box in chain.from_iterable(layers)}
     head = f"{escape(definition.name)}({', '.join(definition.parameters)}), version {escape(definition.version)}"
     lines = [f"{head}: {size}"]
     digits, shown = len(str(max(len(layers) - 1, 0))), 0
@@ -89,6 +90,11 @@ def _label(box: Box) -> str:
     task = "" if node.task == node.name else f" = {_cut(escape(node.task))}"
     many = f" x {box.count:,}" if box.count > 1 else ""
     return _cut(box.name) + ("[*]" if node.map else "") + many + task + (" (workflow)" if node.child else "")
+
+
+def _tall_label(box: Box) -> str:
+    """A label with the join below it, where that is not the usual one."""
+    return _label(box) + ("" if box.node.join == "succeeded" else f"\n{_say_join(box.node)}")
 
 
 def _cut(name: str) -> str:
@@ -131,7 +137,7 @@ def _count(number: int, noun: str) -> str:
 
 def _edges(layers: Sequence[Sequence[Box]]) -> Iterator[tuple[Box, Box, str, str]]:
     """Each edge between boxes: from, to, what stands at it, and the condition that reads it (empty: none)."""
-    known = {box.number: box for layer in layers for box in layer}
+    known = {box.number: box for box in chain.from_iterable(layers)}
     for box in known.values():
         when = box.node.when
         for number in box.needs:
@@ -144,11 +150,10 @@ def _edges(layers: Sequence[Sequence[Box]]) -> Iterator[tuple[Box, Box, str, str
 def _mermaid(_: GraphDefinition, layers: Sequence[Sequence[Box]], __: str) -> str:
     """A Mermaid flowchart: dashed edges carry a condition."""
     lines = ["flowchart TD"]
-    for box in (box for layer in layers for box in layer):
+    for box in chain.from_iterable(layers):
         node = box.node
         opened, closed = ("[[", "]]") if node.child else ("[/", "/]") if node.map else ("[", "]")
-        label = _label(box) + ("" if node.join == "succeeded" else f"\n{_say_join(node)}")
-        lines.append(f'  n{box.number}{opened}"{_quoted(label)}"{closed}')
+        lines.append(f'  n{box.number}{opened}"{_quoted(_tall_label(box))}"{closed}')
     for source, box, how_many, condition in _edges(layers):
         said = _quoted(", ".join(text for text in (condition, how_many) if text))
         arrow = f'-. "{said}" .->' if condition else f'-- "{said}" -->' if said else "-->"
@@ -165,11 +170,10 @@ def _quoted(text: str) -> str:
 def _dot(definition: GraphDefinition, layers: Sequence[Sequence[Box]], _: str) -> str:
     """A digraph for Graphviz."""
     lines = [f"digraph {_dot_text(definition.name)} {{", "  rankdir=TB; node [shape=box, fontname=sans-serif];"]
-    for box in (box for layer in layers for box in layer):
+    for box in chain.from_iterable(layers):
         node = box.node
         shape = ', shape="component"' if node.child else ", peripheries=2" if node.map else ""
-        label = _label(box) + ("" if node.join == "succeeded" else f"\n{_say_join(node)}")
-        lines.append(f"  {_dot_text(box.name)} [label={_dot_text(label)}{shape}];")
+        lines.append(f"  {_dot_text(box.name)} [label={_dot_text(_tall_label(box))}{shape}];")
     for source, box, how_many, condition in _edges(layers):
         said = _dot_text(", ".join(text for text in (condition, how_many) if text))
         style = f" [style=dashed, label={said}]" if condition else f" [label={said}]" if how_many else ""

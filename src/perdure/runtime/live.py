@@ -38,9 +38,8 @@ class LiveRun:
 
     __slots__ = (
         "batch", "decider", "definition", "due", "generation", "head", "id", "input_hash", "kept", "life", "look_at",
-        "marked",
-        "outcome", "owner", "parent", "parent_key", "progress", "ref", "requests", "seq", "snapped", "snapshot_at",
-        "spec", "variables", "wait",
+        "marked", "outcome", "owner", "parent", "parent_key", "progress", "ref", "requests", "seq", "snapped",
+        "snapshot_at", "spec", "variables", "wait",
     )  # fmt: skip
 
     def __init__(self, id: str, spec: WorkflowSpec, decider: Decider) -> None:

@@ -1,7 +1,7 @@
 """The node: one loop that folds what has arrived, commits it as one batch, and then acts on it (D3).
 
-Batches form by themselves: what arrives while one commit is in flight is the next batch. Folding may run ahead
-of the commit in flight; acting never does. When the store fails, every run that was touched is dropped from
+Batches form by themselves: what arrives while one commit is in flight is the next batch, folded once that one is
+durable. When the store fails, every run that was touched is dropped from
 memory, the messages are kept, and all of it is folded again once the store is back.
 """
 
@@ -282,9 +282,8 @@ class Node:
         try:
             answer = self.store.commit(work.batch)
         except Exception as error:  # noqa: BLE001 - nothing of the batch may be lost, whatever its writing met
-            fail(
-                self, error if isinstance(error, StoreError) else BatchRefused(f"{type(error).__name__}: {error}"), work
-            )
+            known = error if isinstance(error, StoreError) else BatchRefused(f"{type(error).__name__}: {error}")
+            fail(self, known, work)
             return
         if isinstance(answer, Committed):
             self.act(work, answer)

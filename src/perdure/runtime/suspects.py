@@ -59,9 +59,7 @@ class Suspects:
         self.note = Note(serves=self.serves)
         loader.suspects = self
         node.on_commit.append(self._committed)
-        if (
-            self.verdict.back
-        ):  # those to be carried first may have ended meanwhile: a minute's life releases in any case
+        if self.verdict.back:  # those to be carried first may have ended: a minute's life releases in any case
             node.loop.call_later(MINUTE_S, self._lived, self.note)
 
     def may_carry(self, run_id: str) -> bool:

@@ -25,10 +25,11 @@ from perdure.model.workflow import WorkflowSpec
 from perdure.monitoring.progress import Progress
 from perdure.runtime.client import Client
 from perdure.runtime.desk import MENDED_BY_CODE, Handle, encoded_input
+from perdure.runtime.doubt import walls_seen
 from perdure.runtime.engine import Engine
 from perdure.runtime.figures import NodeFigures
 from perdure.runtime.proxy import Blocking
-from perdure.runtime.suspects import Note
+from perdure.runtime.suspects import first_note
 from perdure.settings import Settings
 from perdure.state.memory import MemoryStore
 from perdure.state.sqlite import SqliteStore
@@ -93,9 +94,10 @@ async def open_engine(address: str, registry: Registry, settings: Settings, noti
         for text in store.notices:
             notice(text)
     try:
-        note = msgspec.json.encode(Note(serves=registry.names()))
+        note = msgspec.json.encode(first_note(registry.names(), wall))
         epoch, earlier, persisted = await store.claim(os.uname().nodename, os.getpid(), wall.now_us(), note)
-        engine = Engine(store, settings, EngineClock(persisted), registry, epoch=epoch, earlier=earlier)
+        clock = EngineClock(persisted, seen=walls_seen(wall.sighting(), persisted, earlier))
+        engine = Engine(store, settings, clock, registry, epoch=epoch, earlier=earlier)
         await engine.begin()
     except BaseException:
         await store.close()

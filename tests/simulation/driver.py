@@ -67,6 +67,8 @@ class Simulation:
             self.clients.let_pass(self.random.choice((0, 0.001, 0.01, 1, 30, 3600)))
         elif chance < 0.9:
             self.done["killed"] += 1
+            if self.random.random() < 0.3:
+                self.world.clock.reboot()
             self.clients.survive(lambda: self.world.restart(away=self.random.choice((None, "1s", "2d"))))
         else:
             self.done["stopped"] += 1

@@ -38,6 +38,14 @@ async def approval(days: float) -> str:
 
 
 @workflow
+async def approved_nap(seconds: float) -> str:
+    """Wait a month for an answer, then sleep."""
+    said: str = await wait_signal("approval", str, timeout=timedelta(days=30))
+    await asyncio.sleep(seconds)  # durable
+    return said
+
+
+@workflow
 async def hears(count: int) -> list[int]:
     return [await wait_signal("n", int) for _ in range(count)]
 

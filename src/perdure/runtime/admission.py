@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from perdure.errors import UnknownWorkflow
 from perdure.model import message as m
 from perdure.runtime import definitions
+from perdure.runtime.doubt import in_time
 from perdure.runtime.work import Item
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ class Queue:
             if not self.held or room(self.node) <= len(self.begun):
                 return
             rows = await self.node.store.inbox(self.held[0] - 1, 1)
+            if rows and not in_time(self.node.clock, rows[0].message):
+                return
             no = self.held.popleft()
             if rows and rows[0].no == no and no not in self.loader.seen:
                 waiting, self.held = self.held, deque()

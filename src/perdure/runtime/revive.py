@@ -26,6 +26,7 @@ from perdure.model import message as m
 from perdure.model.command import StartChild
 from perdure.model.run import Life, RunRow
 from perdure.runtime.desk import unknown_step
+from perdure.runtime.doubt import in_time
 from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay, stamp, stood_on
 from perdure.runtime.work import Install, Item
@@ -114,12 +115,16 @@ class Revive:
 
     async def _kept(self, run_id: str) -> list[Item]:
         """What was said to a run while it needed attention: it comes before the timers that were due later (S11)."""
-        store, after = self.loader.node.store, 0
+        node, after = self.loader.node, 0
         items: list[Item] = []
-        while rows := await store.inbox(after, PAGE):
+        while rows := await node.store.inbox(after, PAGE):
             after = rows[-1].no
             told = [
-                row for row in rows if row.message.run == run_id and isinstance(row.message, m.Signal | m.ChildDone)
+                row
+                for row in rows
+                if row.message.run == run_id
+                and isinstance(row.message, m.Signal | m.ChildDone)
+                and in_time(node.clock, row.message)
             ]
             items.extend(Item(row.message, None, row.no) for row in told)
         return items

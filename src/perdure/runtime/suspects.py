@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from perdure.clock import Clock
 from perdure.kernel.suspicion import Suspicion, judge
 from perdure.state.store import EpochRow
 
@@ -28,13 +29,20 @@ class Note(msgspec.Struct, omit_defaults=True):
     """An epoch's own remarks.
 
     Shape: `serves` are (name, version) of workflows; `carried` are runs whose marked steps were begun, `outcomes` of such
-           that were recorded; `lived` is set once the epoch lived a minute after it began them.
+           that were recorded; `lived` is set once the epoch lived a minute after it began them; `seen` is what the wall
+           said then (`Sighting`).
     """
 
     serves: list[tuple[str, str]] = []
     carried: list[str] = []
     outcomes: int = 0
     lived: bool = False
+    seen: tuple[str, int, int] = ("", 0, 0)
+
+
+def first_note(serves: list[tuple[str, str]], clock: Clock) -> Note:
+    """What an epoch remarks when it begins."""
+    return Note(serves=serves, seen=clock.sighting())
 
 
 def note_of(row: EpochRow) -> Note:
@@ -56,7 +64,7 @@ class Suspects:
         clean_since = next((i for i, row in enumerate(earlier) if row.clean), len(earlier))
         notes = [note_of(row) for row in earlier[:clean_since]]
         self.verdict: Suspicion = judge([(tuple(note.carried), bool(note.outcomes or note.lived)) for note in notes])
-        self.note = Note(serves=self.serves)
+        self.note = first_note(serves, node.clock)
         loader.suspects = self
         node.on_commit.append(self._committed)
         if self.verdict.back:  # those to be carried first may have ended: a minute's life releases in any case
@@ -112,7 +120,7 @@ class Suspects:
         """Those carried first are harmless, or slow: carry the others, who are judged on their own."""
         if not self.verdict.back:
             return
-        self.note = Note(serves=self.serves)
+        self.note = first_note(self.serves, self.node.clock)
         back, self.verdict = self.verdict.back, Suspicion(frozenset(), self.verdict.condemned)
         for run_id in sorted(back):
             self.loader(run_id, None)

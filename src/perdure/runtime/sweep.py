@@ -12,6 +12,7 @@ from perdure.errors import StoreDamaged, StoreError, StoreLost
 from perdure.model import message as m
 from perdure.model.run import Life, Outcome, RunRow
 from perdure.runtime.admission import Queue
+from perdure.runtime.doubt import in_time
 from perdure.runtime.live import LiveRun
 from perdure.runtime.outage import lose
 from perdure.runtime.work import Item
@@ -33,7 +34,7 @@ CLOCK_EVERY_US = 60_000_000
 class Sweep:
     """Shape: `seen` are inbox rows that are being folded; `next_due` the earliest due time of a run out of memory,
     where known; up to `passed` all that are due are loaded, or never will be here; up to `recovered` all with steps to
-    be made are asked for, while `recovering`.
+    be made are asked for, while `recovering`; `doubted` while a message's time is beyond what is believed.
     """
 
     def __init__(self, node: Node, loader: Loader) -> None:
@@ -43,6 +44,7 @@ class Sweep:
         self.after = 0
         self.next_due: int | None = 0
         self.passed: RunRow | None = None
+        self.doubted = False
         self.recovering = True
         self.recovered: RunRow | None = None
         self.hint = asyncio.Event()
@@ -98,10 +100,13 @@ class Sweep:
 
     async def _inbox(self) -> None:
         """Take what other processes wrote."""
-        node = self.node
+        node, self.doubted = self.node, False
         while True:
             rows = await node.store.inbox(self.after, PAGE)
             for row in rows:
+                self.doubted = not in_time(node.clock, row.message)
+                if self.doubted:
+                    return  # the rest came later: it is looked at again with the next sweep
                 self.after = row.no
                 if row.no not in self.seen:
                     self.queue.take(row)

@@ -8,11 +8,15 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, Self, TypeVar
 
+import msgspec
+
 from perdure.authoring.registry import Registry
 from perdure.errors import PerdureError
 from perdure.model.duration import Duration, duration_us
 from perdure.model.run import Life, RunRow
+from perdure.runtime.doubt import walls_seen
 from perdure.runtime.engine import Engine
+from perdure.runtime.suspects import first_note
 from perdure.settings import Settings
 from perdure.state.memory import MemoryStore
 from perdure.state.sqlite import SqliteStore
@@ -107,7 +111,11 @@ class Machine:
     def _hint_us(self) -> int | None:
         """How long until the sweep finds a run that is due. Units: microseconds."""
         engine = self._engine
-        if engine is None or engine.sweep.next_due is None or engine.node.failed is not None:
+        if engine is None or engine.node.failed is not None:
+            return None
+        if engine.sweep.doubted:
+            return 0
+        if engine.sweep.next_due is None:
             return None
         left = engine.sweep.next_due - engine.clock.now_us()
         return max(0, left)
@@ -116,8 +124,9 @@ class Machine:
         self.store.inner = await self._open(self)
         self.store.dead = False
         self.starts += 1
-        epoch, earlier, persisted = await self.store.inner.claim("simulated", self.starts, self.clock.wall_us())
-        clock = self.clock.engine_clock(persisted)
+        note = msgspec.json.encode(first_note([], self.clock))
+        epoch, earlier, persisted = await self.store.inner.claim("simulated", self.starts, self.clock.wall_us(), note)
+        clock = self.clock.engine_clock(persisted, walls_seen(self.clock.sighting(), persisted, earlier, places=()))
         engine = Engine(self.store, self.settings, clock, Registry(self.served), epoch=epoch, earlier=earlier)
         if self._threads == "simulated":
             engine.node.pools.threads = SimulatedThreads(engine.node.pools, self.random)

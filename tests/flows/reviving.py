@@ -14,6 +14,8 @@ BROKEN: set[str] = set()
 
 @task
 async def undo_a(value: int, result: object) -> None:
+    if "undo_a" in BROKEN:
+        raise ValueError("cannot undo a")
     LOG.append(f"undo a {result}")
 
 

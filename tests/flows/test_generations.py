@@ -224,7 +224,8 @@ def test_s19_a_compensation_that_fails_for_good_waits_for_a_person() -> None:
     with World("memory:") as world:
         with pytest.raises(NeedsAttention, match="refund of card is broken"):
             world.run(order, 10, id="r")
-        world.cancel("r", "a second wish")
+        with pytest.raises(WrongState, match="ending already"):
+            world.cancel("r", "a second wish")
         with pytest.raises(NeedsAttention):
             world.result("r")
         world.play(world.engine.resolve("r", "undo:charges#1", "result", None, by="ann"))

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from perdure import NeedsAttention, PerdureError, RunCancelled, RunFailed, workflow
+from perdure.errors import WrongState
+from perdure.model import message as m
 from perdure.model.fact import SignalReceived
+from perdure.runtime.client import Client
+from perdure.runtime.node import done
+from perdure.state.store import Batch
 from perdure.testing import World
 from tests.flows import reviving as flows
 from tests.flows.reviving import BROKEN, LOG
@@ -71,8 +76,62 @@ def test_a_retry_never_undoes_an_earlier_generation_twice(world: World) -> None:
     assert LOG.count("undo a 1") == 1
 
 
+WAYS = {"retry": RunFailed, "resolve": RunFailed, "force": RunCancelled}
+
+
+def _other_process(world: World) -> Client:
+    return Client(world.store, world.settings, world.clock, world.engine.catalogue)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sender", ["engine", "client"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_cancel_does_not_try_a_failed_compensation_of_a_failing_run_again(
+    world: World, way: str, sender: str
+) -> None:
+    """Goal: the first plain cancel of a run that was failing is refused and names the ways out; these alone move it (S19)."""
+    BROKEN.update({"shaky", "undo_a"})
+    with pytest.raises(NeedsAttention):
+        world.run(flows.saga, 1, id="s")
+    told, log = world.history("s"), list(LOG)
+    assert log[-1] == "undo b 1"
+    BROKEN.clear()
+    desk = world.engine if sender == "engine" else _other_process(world)
+    with pytest.raises(WrongState, match=r"(?s)ending already.*undo a.*resolve s undo:.*perdure cancel s --force"):
+        world.play(desk.cancel("s", "please"))
+    world.restart()
+    world.advance(10)
+    assert (world.status("s"), world.history("s"), LOG) == ("attention", told, log)
+    assert world.play(world.store.inbox(0, 10)) == []
+    if way == "retry":
+        world.play(world.engine.retry("s"))
+    elif way == "resolve":
+        world.play(world.engine.resolve("s", "undo:do_a#1", "result", None))
+    else:
+        world.cancel("s", "now", force=True)
+    with pytest.raises(WAYS[way]):
+        world.result("s")
+    assert LOG[len(log) :] == ([] if way == "resolve" else ["undo a 1"])
+    clean(world)
+
+
+def test_a_cancel_that_reaches_the_engine_beside_the_failure_changes_nothing(world: World) -> None:
+    """Goal: a cancel that another process wrote before the compensation failed is taken off, and resumes nothing (S19)."""
+    BROKEN.update({"shaky", "undo_a"})
+    with pytest.raises(NeedsAttention):
+        world.run(flows.saga, 1, id="s")
+    told, log = world.history("s"), list(LOG)
+    BROKEN.clear()
+    batch = Batch()
+    batch.inbox.append(m.Cancel(run="s", at=world.clock.wall_us(), request="early", reason="please"))
+    world.play(done(world.store.commit(batch)))
+    world.advance(10)
+    assert (world.status("s"), world.history("s"), LOG) == ("attention", told, log)
+    assert world.play(world.store.inbox(0, 10)) == []
+    clean(world)
+
+
 def test_a_second_cancel_does_not_try_a_failed_compensation_again(world: World) -> None:
-    """Goal: only retry, resolve and force move a cancelled run that needs attention; the cancel is kept (S19)."""
+    """Goal: only retry, resolve and force move a cancelled run that needs attention; a cancel says so (S19)."""
     BROKEN.add("undo_b")
     world.start(flows.books_and_waits, 1, id="c")
     world.run_to_rest()
@@ -81,7 +140,8 @@ def test_a_second_cancel_does_not_try_a_failed_compensation_again(world: World) 
         world.result("c")
     told = world.history("c")
     BROKEN.clear()
-    world.cancel("c", "once more")
+    with pytest.raises(WrongState, match="ending already"):
+        world.cancel("c", "once more")
     world.restart()
     world.advance(10)
     assert (world.status("c"), world.history("c"), LOG) == ("attention", told, ["b"])

@@ -12,7 +12,7 @@ from perdure.model import message as m
 from perdure.model.run import Life, Outcome
 from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.definitions import keep
-from perdure.runtime.desk import Desk, unknown_step
+from perdure.runtime.desk import Desk, ends_already, unknown_step
 from perdure.runtime.live import Ended
 from perdure.runtime.node import done
 from perdure.state.store import Batch, NewRun, Query, Ref
@@ -61,6 +61,10 @@ class Client(Desk):
                 raise unknown_step(message.run, outcome.step or "")
         elif life.ended:
             raise WrongState(f"run {message.run} has ended ({life.value}): nothing more can be asked of it")
+        if isinstance(message, m.Cancel) and not message.force and life is Life.ATTENTION:
+            outcome = msgspec.json.decode(rows[0].outcome or b"{}", type=Outcome)
+            if outcome.cause == "compensation_failed":
+                raise ends_already(message.run, outcome)
         if isinstance(message, m.Resolve) and life is not Life.ATTENTION:
             raise WrongState(f"run {message.run} does not need attention: it is {rows[0].status}")
 

@@ -310,6 +310,14 @@ def ways_out(run_id: str, outcome: Outcome) -> str:
     return f"ways out: {', or '.join(ways)}"
 
 
+def ends_already(run_id: str, outcome: Outcome) -> WrongState:
+    """A plain cancel of a run that was failing or cancelling when it came to need attention changes nothing (S19)."""
+    return WrongState(
+        f"run {run_id} was ending already when it came to need attention ({outcome.reason or outcome.cause}): "
+        f"a cancel changes nothing; {ways_out(run_id, outcome)}"
+    )
+
+
 def unknown_step(run_id: str, step: str) -> WrongState:
     """Trying a run again would repeat a step that may be made at most once, and may have taken place (S16)."""
     return WrongState(

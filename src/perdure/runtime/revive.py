@@ -24,8 +24,8 @@ from perdure.kernel.forced import Forced
 from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.command import StartChild
-from perdure.model.run import Life, RunRow
-from perdure.runtime.desk import unknown_step
+from perdure.model.run import Life, Outcome, RunRow
+from perdure.runtime.desk import ends_already, unknown_step
 from perdure.runtime.doubt import in_time
 from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay, stamp, stood_on
@@ -173,10 +173,8 @@ class Revive:
                 refuse_to_guess(row.id, known)
             run = self._made(one)
             self._replayed(run, known, last=row.seq + 1)
-            if isinstance(message, m.Cancel) and run.decider.cancelled is not None:
-                run.decider.drop()
-                self.loader.keep(one.row, item)  # a second cancel changes nothing
-                return
+            if isinstance(message, m.Cancel) and _ends(run):
+                raise ends_already(row.id, msgspec.json.decode(one.row.outcome or b"{}", type=Outcome))
             why = message.why if isinstance(message, m.Retry) else type(message).__name__.lower()
             by = getattr(message, "by", "")
             if isinstance(message, m.Resolve) and message.step not in run.decider.open:
@@ -317,6 +315,12 @@ def undone_before(known: Known) -> str:
         if isinstance(fact, f.StepCompleted) and (undone := _EARLIER.fullmatch(fact.key)):
             return undone[1]
     return ""
+
+
+def _ends(run: LiveRun) -> bool:
+    """Whether the run was told to cancel, or settles to fail: its compensations are no second cancel's to try again."""
+    intent = run.decider.intent
+    return run.decider.cancelled is not None or (intent is not None and intent.kind != "continued")
 
 
 def refuse_to_guess(run_id: str, known: Known) -> None:

@@ -109,6 +109,11 @@ def sqlite_path(address: str) -> str:
     """The file of a `sqlite:///…` address. Raises: `NotAStore` naming the forms that there are."""
     if not isinstance(address, str):
         raise NotAStore(f'store {address!r}: an address is a text, as "sqlite:///FILE.db"')
+    if "?" in address:
+        raise NotAStore(
+            f"store {redact(address)!r}: an address has no part after a `?`: name the file alone, as sqlite:///FILE.db, "
+            "and give settings as such (`perdure doctor --settings` lists them)"
+        )
     if address.removeprefix("sqlite:///") and address.startswith("sqlite:///"):
         return address.removeprefix("sqlite:///")
     if "://" not in address and address.endswith((".db", ".sqlite", ".perdure")):
@@ -154,7 +159,14 @@ async def arun(
 
 def store_address(given: str | None = None) -> str:
     """The address of the store: as given, else PERDURE_STORE, else ./perdure.db."""
-    return given or os.environ.get("PERDURE_STORE") or DEFAULT_STORE
+    if given or not (named := os.environ.get("PERDURE_STORE")):
+        return given or DEFAULT_STORE
+    if named != "memory:":
+        try:
+            sqlite_path(named)
+        except NotAStore as error:
+            raise NotAStore(f"PERDURE_STORE: {error}") from None
+    return named
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -113,13 +113,8 @@ class WrongState(BadCall):
 class NotInWorkflow(BadCall):
     """A task or a flow function was called where no workflow runs."""
 
-    def __init__(self, name: str, instead: str = "") -> None:
-        hint = (
-            instead
-            or f"call {name}.fn(...) for the plain function, or call {name}(...) inside a @workflow "
-            "and run that with perdure.run(...)"
-        )
-        super().__init__(f"{name}() was called outside a workflow: {hint}")
+    def __init__(self, name: str, instead: str) -> None:
+        super().__init__(f"{name}() was called outside a workflow: {instead}")
         self.name = name
 
 

@@ -36,6 +36,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "retention_s": (0, 1e10),
     "snapshot_facts": (10, 10_000_000),
 }
+# Settings that are one word of these.
+_WORDS: dict[str, tuple[str, ...]] = {"durability": ("full", "relaxed")}
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
@@ -73,12 +75,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     gc_threshold: int = 50_000  # allocations before the collector's youngest generation runs; 0: leave Python's
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _BOUNDS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise BadCall(f"setting {name}={value!r} is not between {low:g} and {high:g}")
-        if self.durability not in {"full", "relaxed"}:
-            raise BadCall(f'setting durability={self.durability!r} is neither "full" nor "relaxed"')
+        for field in msgspec.structs.fields(self):
+            _checked(f"setting {field.name}", field.name, field.type, getattr(self, field.name), strict=True)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], **given: Any) -> Settings:
@@ -86,16 +84,37 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 
         Raises: `BadCall` for a value of the wrong type or out of bounds, or an unknown name in `given`.
         """
-        values: dict[str, Any] = {}
-        for field in msgspec.structs.fields(cls):
-            text = environment.get(f"PERDURE_{field.name.upper()}")
-            if text is not None:
-                values[field.name] = text
-        unknown = given.keys() - {field.name for field in msgspec.structs.fields(cls)}
+        fields = {field.name: field.type for field in msgspec.structs.fields(cls)}
+        unknown = given.keys() - fields.keys()
         if unknown:
             raise BadCall(f"unknown setting {min(unknown)!r}")
-        values.update((name, value) for name, value in given.items() if value is not None)
-        try:
-            return msgspec.convert(values, cls, strict=False)
-        except msgspec.ValidationError as error:
-            raise BadCall(f"settings: {error}") from None
+        values: dict[str, Any] = {}
+        for name, kind in fields.items():
+            variable = f"PERDURE_{name.upper()}"
+            if given.get(name) is not None:
+                values[name] = _checked(f"setting {name}", name, kind, given[name])
+            elif variable in environment:
+                values[name] = _checked(variable, name, kind, environment[variable])
+        return cls(**values)
+
+
+def _checked(said: str, name: str, kind: Any, value: Any, *, strict: bool = False) -> Any:
+    """The value as what it is meant for. Raises: `BadCall` with who said it, the value, and what is allowed."""
+    low, high = _BOUNDS.get(name, (0, 0))
+    try:
+        made = msgspec.convert(value, kind, strict=strict)
+        if (name not in _BOUNDS or low <= made <= high) and (kind is not str or made in _WORDS[name]):
+            return made
+    except msgspec.ValidationError:
+        pass
+    if kind is str:
+        allowed = " or ".join(f'"{word}"' for word in _WORDS[name])
+    elif kind is bool:
+        allowed = "true or false"
+    else:
+        allowed = f"a {'whole ' * (kind is int)}number from {_plain(low)} to {_plain(high)}"
+    raise BadCall(f"{said}={value!r} is not allowed: it takes {allowed}")
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:g}"

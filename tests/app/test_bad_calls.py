@@ -12,6 +12,7 @@ import pytest
 
 import perdure
 from perdure import PerdureError, task, wait_signal, workflow
+from perdure.app import store_address
 from perdure.errors import (
     BadArgument,
     BadCall,
@@ -27,6 +28,7 @@ from perdure.errors import (
     UnknownWorkflow,
     WrongState,
 )
+from perdure.settings import Settings
 
 ADDRESS = "sqlite:///s.db"
 LIMIT = 2_000
@@ -169,6 +171,7 @@ async def test_a_bad_store_is_one_clear_error_and_stays_as_it_was(enter: Any, tm
         (f"sqlite:///{tmp_path}", NotAStore, f"{tmp_path.name} is no file but a folder"),
         (f"sqlite:///{tmp_path}/pipe.db", NotAStore, "is no file"),
         ("sqlite:///", NotAStore, "sqlite:///FILE"),
+        (f"sqlite:///{tmp_path}/x.db?mode=ro", NotAStore, r"x.db\?mode=ro': an address has no part after a `\?`"),
         (tmp_path / "path.db", NotAStore, "an address is a text"),
     ]
     os.mkfifo(tmp_path / "pipe.db")
@@ -177,6 +180,39 @@ async def test_a_bad_store_is_one_clear_error_and_stays_as_it_was(enter: Any, tm
         with pytest.raises(kind, match=said):
             await enter(address)
     assert contents(tmp_path) == held
+
+
+@pytest.mark.parametrize(
+    "name, value, allowed",
+    [
+        ("async_max", "abc", "a whole number from 1 to 100,000"),
+        ("async_max", "0", "a whole number from 1 to 100,000"),
+        ("payload_max", "1.5", "a whole number from 1,024 to 1,073,741,824"),
+        ("block_max_s", "nan", "a number from 0.05 to 3,600"),
+        ("audit_open", "maybe", "true or false"),
+        ("durability", "hardly", '"full" or "relaxed"'),
+    ],
+)
+def test_a_bad_setting_names_who_said_it_the_value_and_what_is_allowed(name: str, value: str, allowed: str) -> None:
+    """Goal: a variable is named as it stands in the environment, an argument as the setting it is."""
+    for said, environment, given in (
+        (f"PERDURE_{name.upper()}", {f"PERDURE_{name.upper()}": value}, {}),
+        (f"setting {name}", {}, {name: value}),
+    ):
+        with pytest.raises(BadCall) as bad:
+            Settings.from_environment(environment, **given)
+        assert str(bad.value) == f"{said}={value!r} is not allowed: it takes {allowed}"
+    assert (
+        Settings.from_environment({f"PERDURE_{name.upper()}": value}, **{name: getattr(Settings(), name)}) == Settings()
+    )
+
+
+def test_a_bad_store_in_the_environment_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: who did not write the address is told where it comes from."""
+    monkeypatch.setenv("PERDURE_STORE", "mysql://host/db")
+    with pytest.raises(NotAStore, match=r"^PERDURE_STORE: store 'mysql"):
+        store_address()
+    assert store_address("sqlite:///a.db") == "sqlite:///a.db"
 
 
 async def test_a_bad_setting_or_workflow_is_told_before_a_store_is_made(tmp_path: Path) -> None:

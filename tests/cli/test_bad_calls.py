@@ -74,7 +74,7 @@ def call(name: str, run: str) -> tuple[str, ...]:
         (["run", "ways.py:good", "-p", "n=1", "--tag", "x"], ["--tag takes"]),
         (["run", "ways.py:good", "-p", "n=1", "--set", "thread_max=1"], ["'threads_max' is meant?"]),
         (["run", "ways.py:good", "-p", "n=1", "--set", "threads_max=many"], ["threads_max"]),
-        (["run", "ways.py:good", "-p", "n=1", "--set", "sweep_every_s=1000"], ["sweep_every_s", "between"]),
+        (["run", "ways.py:good", "-p", "n=1", "--set", "sweep_every_s=1000"], ["sweep_every_s", "from 0.01 to 60"]),
         (["run", "ways.py:good", "-p", "n=1", "--durability", "some"], ["'full', 'relaxed'"]),
         (["run", "ways.py:good", "-p", "n=1", "--speed", "2"], ["for traces"]),
         (["run", "broken.py"], ["broken.py cannot be imported", "SyntaxError", "line 2"]),

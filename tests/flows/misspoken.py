@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -38,3 +39,35 @@ WORDS: dict[str, tuple[Callable[[], Any], str]] = {
 async def says(what: str) -> Any:
     said = WORDS[what][0]()
     return await said if what.startswith("a signal") else said
+
+
+TEXTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "an f-string": (lambda: f"{leaf(1)}", r"text of 1\.leaf#1, which.*use `await leaf\(\.\.\.\)`"),
+    "an f-string with a width": (lambda: f"{leaf(1):>10}", r"use `await leaf\(\.\.\.\)`"),
+    "str()": (lambda: str(leaf(1)), r"use `await leaf\(\.\.\.\)`"),
+    "a child": (lambda: f"{leaf_alone(1)}", r"use `await leaf_alone\(\.\.\.\)`"),
+}
+
+
+@workflow
+async def writes(what: str) -> str:
+    return await asyncio.create_task(_made(TEXTS[what][0]))  # its key has a scope
+
+
+async def _made(make: Callable[[], str]) -> str:
+    return make()
+
+
+@workflow
+async def handles_steps() -> list[int]:
+    one, two = leaf(3), leaf(4)
+    assert repr(one).startswith("<Step")
+    assert one != two
+    assert {one, two}
+    assert getattr(one, "nothing", None) is None
+    return list(await asyncio.gather(one, two))
+
+
+@workflow
+async def takes_an_attribute() -> str:
+    return leaf(1).upper()  # type: ignore[attr-defined,no-any-return]

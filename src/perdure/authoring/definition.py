@@ -12,6 +12,7 @@ from perdure.authoring import document
 from perdure.authoring.ambient import current
 from perdure.authoring.argument import literal
 from perdure.authoring.check import check
+from perdure.authoring.compensation import check_compensation
 from perdure.authoring.condition import Compiled
 from perdure.authoring.draft import Activity, Drafts
 from perdure.authoring.reference import reference_to
@@ -41,7 +42,8 @@ class Graph(WorkflowSpec, Generic[P, R], eq=False):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         scope = current.get()
         if scope is None:
-            hint = f"start it with perdure.run({self.name}, ...) or engine.start({self.name}, ...)"
+            called = getattr(self.fn, "__name__", self.name)
+            hint = f"start it with perdure.run({called}, ...) or engine.start({called}, ...), or call it in a @workflow"
             raise NotInWorkflow(self.name, hint)
         return cast("Awaitable[R]", scope.call_workflow(self, args, kwargs))
 
@@ -191,6 +193,7 @@ def assemble(
         if node.when is not None and node.name not in conditions:
             raise DefinitionError(f"{where}, step {node.name}: the code of its condition {node.when.call} is not here")
     signature = signature or _signature(definition, where)
+    check_compensation(where, signature, compensate)
     result = signature.result if signature.result is not Any else _result(definition, activities)
     return Graph(
         name=definition.name,

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.authoring.ambient import current
+from perdure.authoring.compensation import check_compensation
 from perdure.errors import DefinitionError, NotInWorkflow
 from perdure.model.duration import duration_us
 from perdure.model.payload import Shape, Signature
@@ -34,14 +35,14 @@ class Task(TaskSpec, Generic[P, R], eq=False):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         scope = current.get()
         if scope is None:
-            raise NotInWorkflow(self.name)
+            raise NotInWorkflow(self.name, _ways_to_call(self))
         return cast("Awaitable[R]", scope.call_task(self, args, kwargs))
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """In a graph: one step for each item of the first argument. In a flow: a list of steps."""
         scope = current.get()
         if scope is None:
-            raise NotInWorkflow(f"{self.name}.map")
+            raise NotInWorkflow(f"{self.name}.map", _ways_to_call(self, ".map"))
         return scope.map_task(self, args, kwargs)
 
     def options(self, **options: Any) -> Task[P, R]:
@@ -50,6 +51,15 @@ class Task(TaskSpec, Generic[P, R], eq=False):
         Raises: `DefinitionError` for an unknown option or a bad value.
         """
         return configured(self, options)
+
+
+def _ways_to_call(spec: TaskSpec, how: str = "") -> str:
+    """What to write instead. Shape: the task as the code calls it, which need not be the task's name."""
+    called = getattr(spec.fn, "__name__", spec.name)
+    plain = f"for the plain function, without a record, call {called}.fn(...)"
+    if how:
+        plain += " for each item"
+    return f"{plain}; for a durable step call {called}{how}(...) in a @workflow or @graph, and run that with perdure.run(...)"
 
 
 class _Decorator(Protocol):
@@ -143,8 +153,7 @@ def _check(spec: Task[Any, Any]) -> None:
     if is_async != (spec.pool == "async"):
         kind = "an async" if is_async else "a sync"
         raise DefinitionError(f"task {name}: {kind} function cannot run with pool={spec.pool!r}")
-    if spec.compensate is not None and not isinstance(spec.compensate, TaskSpec):
-        raise DefinitionError(f"task {name}: compensate= takes a task, not {spec.compensate!r}")
+    check_compensation(f"task {name}", spec.signature, spec.compensate)
     if spec.probe is not None and not callable(getattr(spec.probe, "fn", spec.probe)):
         raise DefinitionError(f"task {name}: probe= takes a function, not {spec.probe!r}")
     if spec.probe is not None and not spec.at_most_once:

@@ -11,6 +11,7 @@ from types import CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from perdure.authoring.ambient import current
+from perdure.authoring.compensation import check_compensation
 from perdure.authoring.guard import guarded
 from perdure.errors import DefinitionError, NotInWorkflow
 from perdure.model.ids import short_hash
@@ -28,8 +29,10 @@ class Flow(WorkflowSpec, Generic[P, R], eq=False):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         scope = current.get()
         if scope is None:
+            called = getattr(self.fn, "__name__", self.name)
             raise NotInWorkflow(
-                self.name, f"start it with perdure.run({self.name}, ...) or engine.start({self.name}, ...)"
+                self.name,
+                f"start it with perdure.run({called}, ...) or engine.start({called}, ...), or call it in a @workflow",
             )
         return cast("Awaitable[R]", scope.call_workflow(self, args, kwargs))
 
@@ -60,6 +63,7 @@ def _define(fn: Any, name: str | None, version: str, compensate: TaskSpec | None
         raise DefinitionError(f'workflow {fn.__name__}: version={version!r} is no text such as "2"')
     called = name or fn.__name__
     signature = Signature.of(fn, f"workflow {called}")
+    check_compensation(f"workflow {called}", signature, compensate)
     return Flow(
         name=called,
         version=version,

@@ -14,6 +14,7 @@ MESSAGE_MAX = 4_000
 NAME_MAX = 200
 PLACES_MAX = 8
 MAIN = "__main__"
+OURS = __file__.removesuffix("kernel/failures.py")
 # Of the exceptions in a group, so many are told.
 PARTS_MAX = 5
 
@@ -97,11 +98,13 @@ def refusal_in(error: BaseException) -> NotDurable | None:
 
 
 def _where(error: BaseException) -> str:
-    """The last lines of the traceback, as `file:line in function`."""
-    places = []
+    """The last lines of the traceback, as `file:line in function`, up to the last that is not of perdure itself."""
+    places, last = list[str](), 0
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         places.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
+        if not code.co_filename.startswith(OURS):
+            last = len(places)
         trace = trace.tb_next
-    return "\n".join(places[-PLACES_MAX:])
+    return "\n".join(places[: last or None][-PLACES_MAX:])

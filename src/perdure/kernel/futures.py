@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from perdure.errors import Dropped
+from perdure.errors import Dropped, NotDurable
 
 if TYPE_CHECKING:
     from perdure.kernel.flow import Flow
     from perdure.kernel.loop import FlowLoop
     from perdure.model.task import TaskSpec
+
+# What stands before the name in the key of a step that another task of the flow made (S6).
+_SCOPE = re.compile(r"(?:\d+\.)+|callback\.")
 
 
 class Handle:
@@ -94,7 +98,37 @@ class FlowTask(asyncio.Task[Any]):
         return self._ordinal
 
 
-class Step(asyncio.Future[Any]):
+class Awaited(asyncio.Future[Any]):
+    """A result that a flow must await; what would take it for the result itself is refused where it can be (S29).
+
+    An f-string over one would embed nonsense in silence, and other nonsense on replay: the text has its address.
+    """
+
+    __slots__ = ()
+
+    key: str
+
+    def __str__(self) -> str:
+        raise NotDurable(
+            f"the text of {self.key}, which is no result before it is awaited,", f"`await {_called(self)}`"
+        )
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"{_called(self)} was not awaited, so it has no attribute {name!r}: write `await` before it"
+        )
+
+
+def _called(one: Awaited) -> str:
+    """The call as it may stand in the code."""
+    name = one.key.rpartition("#")[0]
+    return f"{name[found.end() if (found := _SCOPE.match(name)) else 0 :]}(...)"
+
+
+class Step(Awaited):
     """One use of a task in a flow: an awaitable, and an activity (see `model.command.Activity`)."""
 
     __slots__ = (
@@ -131,7 +165,7 @@ class Step(asyncio.Future[Any]):
         return self.spec.signature.unpack(self.args) if values is None else values
 
 
-class ChildStep(asyncio.Future[Any]):
+class ChildStep(Awaited):
     """A child run that a flow called: an awaitable of its result."""
 
     __slots__ = ("_ordinal", "flow", "id", "key")

@@ -39,10 +39,17 @@ def duration_us(value: Duration, what: str = "duration") -> int:
     elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12:
         micros = round(value * 1_000_000)
     else:
-        raise BadDuration(f"{what}: {value!r} is no duration: {_HINT}")
+        raise BadDuration(f"{_said(what, value)} is no duration: {_HINT}")
     if not 0 <= micros <= DURATION_MAX // timedelta(microseconds=1):
-        raise BadDuration(f"{what}: {value!r} is not between 0 and 100 years: {_HINT}")
+        raise BadDuration(f"{_said(what, value)} is not between 0 and 100 years: {_HINT}")
     return micros
+
+
+def _said(what: str, value: object) -> str:
+    """What was given, and for what: `timeout='3x'` or `Retry(first='3x')` for a parameter, `advance: '3x'` else."""
+    if what.endswith(("=", "=)")):
+        return f"{what.removesuffix(')')}{value!r}{')' * what.endswith(')')}"
+    return f"{what}: {value!r}"
 
 
 @lru_cache(maxsize=1024)
@@ -56,7 +63,7 @@ def _from_text(text: str, what: str) -> int:
         micros += float(part[1]) * _UNITS[part[2]]
         end = part.end()
     if not stripped or end != len(stripped):
-        raise BadDuration(f"{what}: {text!r} is no duration: {_HINT}")
+        raise BadDuration(f"{_said(what, text)} is no duration: {_HINT}")
     return round(micros)
 
 

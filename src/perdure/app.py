@@ -25,7 +25,7 @@ from perdure.model.workflow import WorkflowSpec
 from perdure.monitoring.progress import Progress
 from perdure.runtime.client import Client
 from perdure.runtime.desk import MENDED_BY_CODE, Handle, encoded_input
-from perdure.runtime.doubt import walls_seen
+from perdure.runtime.doubt import doubt_over, walls_seen
 from perdure.runtime.engine import Engine
 from perdure.runtime.figures import NodeFigures
 from perdure.runtime.proxy import Blocking
@@ -97,6 +97,7 @@ async def open_engine(address: str, registry: Registry, settings: Settings, noti
         note = msgspec.json.encode(first_note(registry.names(), wall))
         epoch, earlier, persisted = await store.claim(os.uname().nodename, os.getpid(), wall.now_us(), note)
         clock = EngineClock(persisted, seen=walls_seen(wall.sighting(), persisted, earlier))
+        await doubt_over(clock)
         engine = Engine(store, settings, clock, registry, epoch=epoch, earlier=earlier)
         await engine.begin()
     except BaseException:

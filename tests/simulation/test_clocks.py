@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -9,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import perdure
+from perdure import app
 from perdure.authoring.registry import Registry
-from perdure.clock import CONFIRM_US, DAY_US, EngineClock, Sighting
+from perdure.clock import CONFIRM_US, DAY_US, EngineClock, Sighting, up_ns
 from perdure.model import fact as f
 from perdure.runtime.client import Client
 from perdure.runtime.doubt import walls_seen
@@ -317,3 +322,27 @@ def test_s12_a_sighting_tells_this_machines_start() -> None:
     first, then = EngineClock().sighting(), EngineClock().sighting()
     assert first.boot == then.boot
     assert 0 <= then.up_us - first.up_us <= then.wall_us - first.wall_us + 1_000_000
+
+
+class _AWeekAgo(EngineClock):
+    """This machine's clock of a week ago."""
+
+    def __init__(self, persisted_us: int = 0, *, seen: Iterable[int] = ()) -> None:
+        week_ns = 7 * DAY_US * 1000
+        super().__init__(
+            persisted_us, lambda: time.time_ns() - week_ns, time.monotonic_ns, lambda: up_ns() - week_ns, seen=seen
+        )
+
+
+async def test_s12_a_real_engine_knows_a_week_that_this_machine_stayed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: notes of engines are kept and read by those that users open: there is no minute to wait for."""
+    address = f"sqlite:///{tmp_path}/week.db"
+    with monkeypatch.context() as then:
+        then.setattr(app, "EngineClock", _AWeekAgo)
+        async with perdure.open(address, workflows=[naps]) as engine:
+            await engine.start(naps, 86_400, id="r")
+    async with asyncio.timeout(30), perdure.open(address, workflows=[naps]) as engine:
+        assert await engine.result("r", timeout=10) == [86_400]
+        assert (await engine.verify("r")).ok

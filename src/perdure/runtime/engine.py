@@ -16,7 +16,6 @@ from perdure.model.run import Life
 from perdure.runtime.auditor import TASK as AUDIT
 from perdure.runtime.auditor import Auditor
 from perdure.runtime.desk import Desk
-from perdure.runtime.doubt import doubt_over
 from perdure.runtime.live import Ended
 from perdure.runtime.loader import Loader
 from perdure.runtime.node import Node, done
@@ -62,7 +61,6 @@ class Engine(Desk):
 
     async def begin(self) -> None:
         """Let it move: sweep the store, watch for blocking code. After a failed sync, audit everything first (S27)."""
-        await doubt_over(self.clock)
         if self.settings.gc_threshold:
             self._collector = gc.get_threshold()
             gc.set_threshold(self.settings.gc_threshold, 20, 50)

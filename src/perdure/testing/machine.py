@@ -14,7 +14,7 @@ from perdure.authoring.registry import Registry
 from perdure.errors import PerdureError
 from perdure.model.duration import Duration, duration_us
 from perdure.model.run import Life, RunRow
-from perdure.runtime.doubt import walls_seen
+from perdure.runtime.doubt import doubt_over, walls_seen
 from perdure.runtime.engine import Engine
 from perdure.runtime.suspects import first_note
 from perdure.settings import Settings
@@ -127,6 +127,7 @@ class Machine:
         note = msgspec.json.encode(first_note([], self.clock))
         epoch, earlier, persisted = await self.store.inner.claim("simulated", self.starts, self.clock.wall_us(), note)
         clock = self.clock.engine_clock(persisted, walls_seen(self.clock.sighting(), persisted, earlier, places=()))
+        await doubt_over(clock)
         engine = Engine(self.store, self.settings, clock, Registry(self.served), epoch=epoch, earlier=earlier)
         if self._threads == "simulated":
             engine.node.pools.threads = SimulatedThreads(engine.node.pools, self.random)

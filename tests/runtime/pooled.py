@@ -113,6 +113,28 @@ async def goes_wrong() -> list[str]:
     return [*said, await _kind(gives("well"))]
 
 
+@task
+def in_a_thread() -> None:
+    return None
+
+
+@task(pool="process", retry=Retry(attempts=3, first="1ms"))
+def persistent() -> int:
+    return 1
+
+
+@task(pool="process")
+def once() -> int:
+    return 1
+
+
+@workflow
+async def beside_a_process() -> list[str]:
+    """The first attempts of both are in one batch with one for a thread."""
+    said = await asyncio.gather(_kind(once()), _kind(in_a_thread()))
+    return [*said, await _kind(persistent())]
+
+
 @workflow
 async def in_turn() -> list[float]:
     return sorted(await asyncio.gather(*(one_at_a_time(0.2) for _ in range(3))))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import perdure
-from perdure import task, workflow
+from perdure import Retry, task, workflow
 from perdure.errors import Blocked, Dropped
 
 KINDS: dict[str, Callable[[], BaseException]] = {}
@@ -52,6 +52,24 @@ class Awkward(Exception):
         if name in {"retry_after", "args", "__notes__", "__dict__"}:
             raise ValueError(name)
         return super().__getattribute__(name)
+
+
+class Closed(Exception):
+    """Gives nothing away."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise ValueError(name)
+
+
+class _Nameless(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name in {"__qualname__", "__name__"}:
+            raise ValueError(name)
+        return super().__getattribute__(name)
+
+
+class Nameless(Exception, metaclass=_Nameless):
+    """Its class will not say what it is called."""
 
 
 class Unpicklable(Exception):
@@ -127,6 +145,16 @@ def numeric() -> BaseException:
 @kind
 def awkward() -> BaseException:
     return Awkward("x")
+
+
+@kind
+def closed() -> BaseException:
+    return Closed("x")
+
+
+@kind
+def nameless() -> BaseException:
+    return Nameless("x")
 
 
 @kind
@@ -225,12 +253,58 @@ async def declared(name: str) -> None:
     raise made(name)
 
 
-TASKS = {"loop": on_loop, "thread": in_thread, "process": in_process, "declared": declared}
+class _Unasked(type):
+    def __subclasscheck__(cls, kind: type) -> bool:
+        raise SystemExit(9)
+
+    __instancecheck__ = __subclasscheck__
+
+
+class Unasked(Exception, metaclass=_Unasked):
+    """Which exceptions are of this class is not to be asked."""
+
+
+ODD = Retry(attempts=2, on=(Unasked,), first="1ms")
+
+
+@task(retry=ODD)
+async def odd_on_loop() -> None:
+    raise ValueError("plain")
+
+
+@task(retry=ODD)
+def odd_in_thread() -> None:
+    raise ValueError("plain")
+
+
+@task
+def good_in_thread() -> int:
+    return 1
+
+
+@workflow
+async def goes_on_in_thread() -> int:
+    return await good_in_thread()
+
+
+TASKS = {
+    "odd on the loop": odd_on_loop,
+    "odd in a thread": odd_in_thread,
+    "loop": on_loop,
+    "thread": in_thread,
+    "process": in_process,
+    "declared": declared,
+}
 
 
 @workflow
 async def raises(where: str, name: str) -> None:
     await TASKS[where](name)
+
+
+@workflow
+async def fails_oddly(where: str) -> None:
+    await TASKS[where]()
 
 
 @workflow

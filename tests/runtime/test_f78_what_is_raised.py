@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 import perdure
 from perdure import NeedsAttention, PerdureError, RunFailed
 from perdure.model import fact as f
+from perdure.runtime.attempt import Attempt
 from perdure.testing import World
 from tests.runtime import raising as flows
 from tests.runtime.raising import KINDS
@@ -99,3 +102,38 @@ async def test_f78_what_a_task_raises_in_a_process_ends_no_process() -> None:
                 assert (await engine.verify(f"r{number}")).ok
             except PerdureError as error:
                 raise AssertionError(list(KINDS)[number]) from error
+
+
+@pytest.mark.parametrize("threads", ["real", "simulated"])
+@pytest.mark.parametrize("where", ["odd on the loop", "odd in a thread"])
+def test_f78_a_failure_that_cannot_be_judged_is_still_one(where: str, threads: Literal["real", "simulated"]) -> None:
+    """Goal: where asking what is to be retried raises, the attempt ends with what it was; the only thread goes on."""
+    with World("memory:", threads=threads, threads_max=1, serve=[flows.goes_on, flows.goes_on_in_thread]) as world:
+        with pytest.raises(RunFailed) as caught:
+            world.run(flows.fails_oddly, where, id="r")
+        assert caught.value.failure.type == "ValueError"
+        assert caught.value.failure.attempts == 2
+        assert world.run(flows.goes_on) == 1
+        assert world.run(flows.goes_on_in_thread) == 1
+        assert world.audit_all() == []
+
+
+@pytest.mark.parametrize("threads", ["real", "simulated"])
+def test_f78_a_thread_outlives_what_nobody_foresaw(
+    threads: Literal["real", "simulated"], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: a fault of our own beside the task's code ends the attempt as failed and is logged; the thread goes on."""
+
+    def broken(*_: object) -> None:
+        raise KeyError("ours")
+
+    with World("memory:", threads=threads, threads_max=1, serve=[flows.goes_on_in_thread]) as world:
+        with monkeypatch.context() as patch:
+            patch.setattr(Attempt, "succeed", broken)
+            patch.setattr(Attempt, "fail", broken)
+            with pytest.raises(RunFailed) as caught:
+                world.run(flows.goes_on_in_thread, id="r")
+        assert caught.value.failure.type == "KeyError"
+        assert "attempt 1 of step good_in_thread#1 of run r" in caplog.text
+        assert world.run(flows.goes_on_in_thread) == 1
+        assert world.audit_all() == []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import perdure
+from perdure.runtime import processes
 from perdure.testing import World
 from tests.runtime import pooled
 
@@ -63,3 +65,44 @@ def test_a_node_makes_so_many_sync_attempts_at_once(caplog: pytest.LogCaptureFix
         assert world.run(pooled.meets_in_threads, 40) == 40
         assert len(pooled.NAMES) == 4
         assert caplog.text == ""
+
+
+async def test_attempts_wait_for_a_thread_that_the_system_refuses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: neither the first refusal nor one beside other threads loses an attempt; all are made in the end."""
+    refused: list[str] = []
+    start = threading.Thread.start
+
+    def unwilling(thread: threading.Thread) -> None:
+        if thread.name.startswith("perdure-") and thread.name[8:].isdigit() and len(refused) < 2:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", unwilling)
+    async with perdure.open("memory:", workflows=[pooled], threads_max=4) as engine:
+        assert await (await engine.start(pooled.meets_in_threads, 8)).result("60s") == 8
+    assert refused == ["perdure-1", "perdure-1"]
+    assert "0 threads, and no more: can't start new thread" in caplog.text
+
+
+async def test_a_process_that_the_system_refuses_fails_its_attempt_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: retried as one whose process died, each attempt after another; others of the same batch are made."""
+    refused: list[None] = []
+
+    class Unwilling(processes.Worker):
+        __slots__ = ()
+
+        def __init__(self) -> None:
+            if len(refused) < 3:
+                refused.append(None)
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            super().__init__()
+
+    monkeypatch.setattr(processes, "Worker", Unwilling)
+    async with perdure.open("memory:", workflows=[pooled], processes_max=1) as engine:
+        run = await engine.start(pooled.beside_a_process, id="r")
+        assert await run.result("60s") == ["lost perdure.WorkerLost 1", "gave None", "gave 1"]
+        assert len(refused) == 3
+        assert (await engine.verify("r")).ok

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import TracebackType
+from typing import TypeGuard, TypeVar
 
 from perdure.errors import NotDurable, RunFailed, StepFailed
 from perdure.model import fact as f
@@ -17,6 +19,7 @@ MAIN = "__main__"
 OURS = __file__.removesuffix("kernel/failures.py")
 # Of the exceptions in a group, so many are told.
 PARTS_MAX = 5
+E = TypeVar("E", bound=BaseException)
 
 
 def declared(spec: TaskSpec, failure: Failure) -> BaseException | None:
@@ -45,9 +48,17 @@ def _with_subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]
         yield from _with_subclasses(below)
 
 
+def is_a(error: BaseException, kind: type[E]) -> TypeGuard[E]:
+    """Whether it is one, by its type, as `except` looks: an exception may lie about its class, or raise when asked."""
+    return issubclass(type(error), kind)
+
+
 def type_name(kind: type[BaseException]) -> str:
     """An exception's qualified name as failures hold it."""
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    except BaseException:  # noqa: BLE001 - its own class may raise anything when it is asked
+        name = type.__repr__(kind)
     return clipped(name, NAME_MAX)
 
 
@@ -68,14 +79,14 @@ def clipped(text: str, limit: int) -> str:
 def failure_of(error: BaseException | None) -> Failure:
     """What made a flow fail, as data: a step's own failure, or the exception that left its code."""
     assert error is not None
-    if isinstance(error, StepFailed | RunFailed) and isinstance(error.failure, Failure):
+    if (is_a(error, StepFailed) or is_a(error, RunFailed)) and isinstance(error.failure, Failure):
         return error.failure
     return Failure(type_name(type(error)), text_of(error), where=_where(error), cause=_parts(error))
 
 
 def _parts(error: BaseException) -> str:
     """What the exceptions of a group say, one a line; of another exception nothing."""
-    if not isinstance(error, BaseExceptionGroup):
+    if not is_a(error, BaseExceptionGroup):
         return ""
     leaves = list(_leaves(error))
     said = [f"{type_name(type(one))}: {text_of(one)}" for one in leaves[:PARTS_MAX]]
@@ -85,7 +96,7 @@ def _parts(error: BaseException) -> str:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
+    if is_a(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from _leaves(one)
     else:
@@ -94,13 +105,13 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def refusal_in(error: BaseException) -> NotDurable | None:
     """The refusal that made a flow fail, alone or in a group."""
-    return next((one for one in _leaves(error) if isinstance(one, NotDurable)), None)
+    return next((one for one in _leaves(error) if is_a(one, NotDurable)), None)
 
 
 def _where(error: BaseException) -> str:
     """The last lines of the traceback, as `file:line in function`, up to the last that is not of perdure itself."""
     places, last = list[str](), 0
-    trace = error.__traceback__
+    trace: TracebackType | None = BaseException.__getattribute__(error, "__traceback__")
     while trace is not None:
         code = trace.tb_frame.f_code
         places.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")

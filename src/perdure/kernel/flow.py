@@ -18,7 +18,7 @@ from perdure.authoring.ambient import current
 from perdure.authoring.inflow import log
 from perdure.errors import BadArgument, Dropped, NotDurable, PerdureError, RunFailed, StepFailed, UnknownWorkflow
 from perdure.kernel.decider import MASK64, Catalogue, Decider, Intent, Trouble, restore_owed
-from perdure.kernel.failures import declared, failure_of, refusal_in
+from perdure.kernel.failures import declared, failure_of, is_a, refusal_in, text_of
 from perdure.kernel.futures import ChildStep, FlowFuture, FlowTask, Step, untie
 from perdure.kernel.loop import ContinueAsNew, EndlessTurn, FlowLoop
 from perdure.kernel.signals import Signals
@@ -222,11 +222,11 @@ class Flow(Decider, FlowLoop):
         error = self.root.exception()
         if error is None:
             return self._returned(self.root.result())
-        if isinstance(error, ContinueAsNew):
+        if is_a(error, ContinueAsNew):
             return Intent("continued", input=error.input)
         if (refused := refusal_in(error)) is not None:
             self.trouble = Trouble("refused", str(refused))
-        elif isinstance(error, RuntimeError) and "attached to a different loop" in str(error):
+        elif is_a(error, RuntimeError) and "attached to a different loop" in text_of(error):
             self.trouble = Trouble("refused", str(NotDurable("a future of another event loop", "a @task")))
         return Intent("failed", failure_of(error))
 

@@ -54,8 +54,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         return int(bound) * draw // JITTER_RANGE
 
     def allows(self, error: BaseException) -> bool:
-        """Whether this exception is one to retry."""
-        return isinstance(error, self.on) and not isinstance(error, self.never)
+        """Whether this exception is one to retry, by its type, as `except` looks."""
+        kind = type(error)
+        return issubclass(kind, self.on) and not issubclass(kind, self.never)
 
 
 def _check_types(given: object, what: str) -> None:

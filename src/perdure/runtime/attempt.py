@@ -77,8 +77,13 @@ class Attempt:
             self.late = True
             return
         spec = self.spec
-        self.allowed, self.declared = spec.retry.allows(error), isinstance(error, spec.raises)
-        self.failure = failure_from(error, spec.raises, refused=refused)
+        try:
+            self.failure = failure_from(error, spec.raises, refused=refused)
+            self.allowed, self.declared = spec.retry.allows(error), issubclass(type(error), spec.raises)
+        except BaseException as trouble:  # noqa: BLE001 - an attempt ends, whatever the exception's own code does
+            said = f"it could not be looked at: {type_name(type(trouble))}: {text_of(trouble)}"
+            self.failure = Failure(type_name(type(error)), said, "refused" if refused else "error")
+            self.allowed, self.declared = True, False
 
     def call(self) -> Any:
         """Call the task's function with its arguments, or the probe of one that is in doubt."""
@@ -100,9 +105,9 @@ def failure_from(error: BaseException, raises: tuple[type[BaseException], ...], 
     """An exception as data: its type, message, place, and the constructor's arguments where it is declared."""
     try:
         where = "".join(traceback.format_tb(error.__traceback__)[-12:])
-    except Exception:  # noqa: BLE001 - a frame may name a file whose loader raises anything
+    except BaseException:  # noqa: BLE001 - a frame may name a file whose loader raises anything
         where = ""
-    data = exception_data(error, DATA_MAX) if isinstance(error, raises) else None
+    data = exception_data(error, DATA_MAX) if issubclass(type(error), raises) else None
     return Failure(
         type_name(type(error)),
         text_of(error),
@@ -125,7 +130,10 @@ def _retry_after_us(error: BaseException) -> int | None:
 
 def _cause(error: BaseException) -> str:
     """What the exception was raised from, in one line."""
-    cause = error.__cause__
+    try:
+        cause = error.__cause__
+    except BaseException:  # noqa: BLE001 - as above
+        return ""
     return "" if cause is None else f"{type_name(type(cause))}: {text_of(cause)}"
 
 

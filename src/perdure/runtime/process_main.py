@@ -115,7 +115,7 @@ def _make(job: Job, link: _Pipe) -> Reply:
         return Reply(result=spec.result.round(value, job.payload_max)[0])
     except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the process's
         # Where the task is not found, or its result cannot be kept, another attempt would come to the same.
-        refused = spec is None or (called and isinstance(error, PerdureError))
+        refused = spec is None or (called and issubclass(type(error), PerdureError))
         return _failed(error, job, spec, refused=refused)
 
 
@@ -125,7 +125,9 @@ def _failed(error: BaseException, job: Job, spec: TaskSpec | None, *, refused: b
     if job.policy is not None:
         retry, raises = ForkingPickler.loads(job.policy)
     failure = attempts.failure_from(error, raises, refused=refused)
-    return Reply(failure=msgspec.json.encode(failure), allowed=retry.allows(error), declared=isinstance(error, raises))
+    return Reply(
+        failure=msgspec.json.encode(failure), allowed=retry.allows(error), declared=issubclass(type(error), raises)
+    )
 
 
 def _attempt_of(job: Job, spec: TaskSpec, link: _Pipe) -> Any:

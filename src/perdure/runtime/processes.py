@@ -8,6 +8,7 @@ itself is ended with its process, or by the store's next owner.
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from perdure.runtime.pools import Pools
+
+log = logging.getLogger("perdure.pools")
 
 
 class Worker:
@@ -64,6 +67,25 @@ def _policy(spec: TaskSpec) -> bytes | None:
         return None
 
 
+def _job(attempt: Attempt, payload_max: int) -> Job:
+    """What the process is told. Raises: anything, where the task's function or an argument is an odd one."""
+    fn = attempt.spec.fn
+    code = getattr(fn, "__code__", None)
+    return Job(
+        module=fn.__module__,
+        name=fn.__qualname__,
+        path=code.co_filename if code else "",
+        task=attempt.spec.name,
+        values=attempt.step.inputs(),
+        run_id=attempt.run_id,
+        attempt=attempt.number,
+        idempotency_key=idempotency_key(attempt.run_id, attempt.generation, attempt.key),
+        progress=attempt.progress,
+        payload_max=payload_max,
+        policy=_policy(attempt.spec),
+    )
+
+
 class ProcessPool:
     def __init__(self, bound: int, pools: Pools) -> None:
         self.bound = bound or os.cpu_count() or 1
@@ -92,7 +114,11 @@ class ProcessPool:
             self._hand(self.idle.popleft(), attempt)
         coming = sum(not worker.ready for worker in self.workers)
         for _ in range(min(len(self.fifo) - coming, self.bound - len(self.workers))):
-            self._hire()
+            try:
+                self._hire()
+            except OSError as error:
+                self._not_hired(error)
+                return
 
     def _next(self) -> Attempt | None:
         """The next attempt that may begin and is still wanted."""
@@ -108,30 +134,24 @@ class ProcessPool:
             self.roster.add(worker.process.pid)
         self._loop.add_reader(worker.pipe.fileno(), self._hear, worker)
 
+    def _not_hired(self, error: OSError) -> None:
+        """The system gives no process. Those that are there do the work; without any an attempt fails, within its retries."""
+        log.warning("%d processes, and no more: %s", len(self.workers), error)
+        attempt = None if self.workers else self._next()
+        if attempt is not None:
+            attempt.declared = True  # it has not begun: there is no doubt about its effect
+            attempt.failure = Failure("perdure.WorkerLost", f"no process could be begun: {error}", "lost")
+            self._loop.call_soon(self._over, attempt)
+
     def _hand(self, worker: Worker, attempt: Attempt) -> None:
-        fn = attempt.spec.fn
-        code = getattr(fn, "__code__", None)
-        job = Job(
-            module=fn.__module__,
-            name=fn.__qualname__,
-            path=code.co_filename if code else "",
-            task=attempt.spec.name,
-            values=attempt.step.inputs(),
-            run_id=attempt.run_id,
-            attempt=attempt.number,
-            idempotency_key=idempotency_key(attempt.run_id, attempt.generation, attempt.key),
-            progress=attempt.progress,
-            payload_max=self.pools.payload_max,
-            policy=_policy(attempt.spec),
-        )
         worker.attempt = attempt
         self.pools.started(attempt)
         attempt.worker = str(worker.process.pid)
         try:
-            worker.pipe.send(job)
+            worker.pipe.send(_job(attempt, self.pools.payload_max))
         except OSError:
             self._lost(worker)
-        except Exception as error:  # noqa: BLE001 - what cannot be pickled says so in many ways
+        except Exception as error:  # noqa: BLE001 - what has no name or cannot be pickled says so in many ways
             worker.attempt = None
             self.idle.append(worker)
             attempt.fail(error)

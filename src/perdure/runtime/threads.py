@@ -7,6 +7,7 @@ stays counted as busy until its code ends.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections import deque
@@ -14,11 +15,17 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from perdure.kernel.failures import text_of, type_name
+from perdure.model.failure import Failure
 from perdure.runtime.attempt import Attempt, current
 from perdure.scheduling.fifo import Fifo
 
 if TYPE_CHECKING:
     from perdure.runtime.pools import Pools
+
+log = logging.getLogger("perdure.pools")
+# Where the system gives no thread at all, one is asked for again after so long.
+AGAIN_S = 0.5
 
 
 class ThreadPool:
@@ -42,22 +49,28 @@ class ThreadPool:
             self.busy += 1
             self._todo.put(attempt)
         while self.count < min(self.bound, self.busy):
+            try:
+                threading.Thread(target=self._work, name=f"perdure-{self.count + 1}", daemon=True).start()
+            except RuntimeError as error:  # the system gives no more: those that are there do the work
+                log.warning("%d threads, and no more: %s", self.count, error)
+                if not self.count:
+                    self._loop.call_later(AGAIN_S, self.dispatch)
+                break
             self.count += 1
-            threading.Thread(target=self._work, name=f"perdure-{self.count}", daemon=True).start()
 
     def _work(self) -> None:
         context = self.pools.context
         while (attempt := self._todo.get()) is not None:
-            if not (attempt.left or attempt.done):
-                self._loop_free_start(attempt)
-                context.copy().run(self._run, attempt)
-            self._done.append(attempt)
-            if not self._told:
-                self._told = True
-                try:
+            try:
+                if not (attempt.left or attempt.done):
+                    self._loop_free_start(attempt)
+                    context.copy().run(self._run, attempt)
+                self._done.append(attempt)
+                if not self._told:
+                    self._told = True
                     self._loop.call_soon_threadsafe(self._collect)
-                except RuntimeError:  # the loop is closed: the process is about to end
-                    return
+            except RuntimeError:  # the loop is closed: the process is about to end
+                return
 
     def _loop_free_start(self, attempt: Attempt) -> None:
         spec = attempt.spec
@@ -67,11 +80,16 @@ class ThreadPool:
             self._loop.call_soon_threadsafe(self.pools.started, attempt)
 
     def _run(self, attempt: Attempt) -> None:
-        current.set(attempt)
+        """Make the attempt. Whatever is met, it ends and nothing is raised: else a thread were gone, and its run stuck."""
         try:
-            attempt.succeed(attempt.call(), self.pools.payload_max)
-        except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the node's
-            attempt.fail(error)
+            current.set(attempt)
+            try:
+                attempt.succeed(attempt.call(), self.pools.payload_max)
+            except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the node's
+                attempt.fail(error)
+        except BaseException as error:
+            log.exception("attempt %d of step %s of run %s", attempt.number, attempt.key, attempt.run_id)
+            attempt.failure = Failure(type_name(type(error)), text_of(error))
 
     def _collect(self) -> None:
         self._told = False

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 import perdure
 from perdure import NeedsAttention
+from perdure.cli.verify import audit_all
 from perdure.errors import StoreDamaged
 from perdure.settings import Settings
 from perdure.state.sqlite import SqliteStore
@@ -126,3 +128,58 @@ async def test_f15_a_history_that_no_code_wrote_is_set_aside_and_the_others_go_o
             with pytest.raises(NeedsAttention):
                 await engine.get("poison").result("60s")
             assert await engine.get("two").result("60s") == 14
+
+
+UNREAD = {
+    "altered": (b'{"kind":"cancel","run":"two"}', 1),
+    "of a newer kind": (b'{"kind":"migrate","run":"two","to":"2"}', None),
+    "without what its kind holds": (b'{"kind":"signal","run":"two","name":"go"}', None),
+    "no message": (b"\xff\x00", None),
+}
+
+
+def put_first(body: bytes, crc: int | None, count: int = 1) -> None:
+    """Rows of the inbox before all others."""
+    change("UPDATE inbox SET no = no + 1000")
+    crc = crc32(body) if crc is None else crc
+    for no in range(1, count + 1):
+        change("INSERT INTO inbox (no, run, body, crc) VALUES (?, 'two', ?, ?)", no, body, crc)
+
+
+@pytest.mark.parametrize("what", UNREAD)
+async def test_f15_a_message_that_cannot_be_read_is_kept_and_the_others_are_heard(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: one row of the inbox stands in nobody's way; log, check and audit name it, and it stays for who can read it."""
+    await store()
+    put_first(*UNREAD[what])
+    async with opening() as engine:
+        assert await engine.get("two").result("60s") == 14
+        await others_go_on(engine)
+        assert [row.message for row in await engine.store.inbox(0, 10)] == []
+        assert sum("message 1 of the inbox" in line for line in caplog.messages) == 1
+        (wrong,) = await engine.store.check()
+        assert wrong.startswith("message 1 of the inbox, to run two, ")
+        findings = await audit_all(engine.store, Settings(), replay=False)
+        assert wrong in "\n".join(findings.lines())
+        broken = [report.subject for report in findings.reports if not report.ok]
+        assert broken == ["run hand", "store"]  # the facts of the former are no facts, which hides no other run
+        assert {report.subject for report in findings.reports} > {"run one", "run two", "run other"}
+    database = sqlite3.connect(flips.FILE)
+    assert database.execute("SELECT no, body FROM inbox").fetchall() == [(1, UNREAD[what][0])]
+    database.close()
+
+
+async def test_f15_pages_of_messages_that_cannot_be_read_hide_none() -> None:
+    """Goal: more of them than are read at once, and what comes after is heard all the same."""
+    await store()
+    put_first(*UNREAD["of a newer kind"], count=600)
+    async with opening() as engine:
+        assert await engine.get("two").result("60s") == 14
+        await others_go_on(engine)
+    by_hand = await SqliteStore.open_engine(flips.FILE, Settings())
+    try:
+        assert await by_hand.inbox(0, 1) == []
+        assert len(await by_hand.check()) == 600
+    finally:
+        await by_hand.close()

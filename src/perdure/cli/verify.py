@@ -11,11 +11,14 @@ from perdure.authoring.registry import Registry
 from perdure.cli.loading import registry_of
 from perdure.cli.options import Session, awaited, command
 from perdure.cli.output import put, put_json, say, style
-from perdure.errors import PerdureError
+from perdure.errors import PerdureError, StoreDamaged
 from perdure.kernel.audit import CONDITIONS, AuditReport, audit_store
+from perdure.kernel.audit_report import Check
 from perdure.model.run import RunRow
 from perdure.runtime.verify import verify_run
 from perdure.settings import Settings
+from perdure.state.sqlite import SqliteStore
+from perdure.state.sqlite_health import unheard_in
 from perdure.state.store import Query, Store
 
 PAGE = 500
@@ -97,11 +100,11 @@ class Findings:
         """Audit one run; what seems broken while an engine moves it is looked at again."""
         code = sources.code_of(row)
         self.replayed += code.workflow(row.workflow, row.version) is not None
-        report = await verify_run(store, code, settings, row.id)
+        report = await _audited(store, code, settings, row.id)
         for _ in range(LOOKS):
             if report.ok:
                 break
-            report = await verify_run(store, code, settings, row.id)
+            report = await _audited(store, code, settings, row.id)
         self.reports.append(report)
 
     def lines(self, *, whole: bool = False) -> Iterator[str]:
@@ -125,6 +128,16 @@ class Findings:
 
     def data(self) -> dict[str, Any]:
         return {"replayed": self.replayed, "reports": [_report_data(report) for report in self.reports]}
+
+
+async def _audited(store: Store, code: Registry, settings: Settings, run: str) -> AuditReport:
+    """The audit of one run; a history that cannot be read at all is a violation too, and hides no other run's."""
+    try:
+        return await verify_run(store, code, settings, run)
+    except StoreDamaged as error:
+        check = Check("consistency", "K4 each fact can be read", checked=1)
+        check.add(None, str(error))
+        return AuditReport(f"run {run}", (check,))
 
 
 async def audit_all(store: Store, settings: Settings, *, replay: bool) -> Findings:
@@ -165,9 +178,10 @@ async def _look_at_store(store: Store) -> AuditReport:
         for one in waiting:
             inbox[one.message.run] = inbox.get(one.message.run, 0) + 1
     known: Any = store
+    unheard = await unheard_in(store) if isinstance(store, SqliteStore) else []
     parents = {row.parent for row in rows if row.parent} - {row.id for row in rows}
     removed = await known.tombstones(sorted(parents)) if parents else {}
-    return audit_store(rows, inbox=inbox, removed=set(removed))
+    return audit_store(rows, inbox=inbox, unheard=unheard, removed=set(removed))
 
 
 def _painted(line: str) -> str:

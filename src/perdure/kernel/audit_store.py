@@ -10,16 +10,21 @@ from perdure.model.run import Life, RunRow
 
 
 def audit_store(
-    rows: Iterable[RunRow], *, inbox: Mapping[str, int] | None = None, removed: Collection[str] = ()
+    rows: Iterable[RunRow],
+    *,
+    inbox: Mapping[str, int] | None = None,
+    unheard: Collection[str] = (),
+    removed: Collection[str] = (),
 ) -> AuditReport:
     """Check all rows of a store against each other.
 
-    Shape: `inbox` counts waiting messages by run, `removed` are ids of which only a tombstone is left.
+    Shape: `inbox` counts waiting messages by run, `unheard` says what is wrong with others, `removed` are ids of which only a tombstone is left.
     """
     listed = list(rows)
     runs = {row.id: row for row in listed}
     checks = (
         _woken(runs, inbox or {}),
+        _heard(inbox or {}, unheard),
         _circles(runs),
         _unique(listed, removed),
         _parents(runs, removed),
@@ -37,6 +42,13 @@ def _woken(runs: Mapping[str, RunRow], inbox: Mapping[str, int]) -> Check:
             children = {one: runs.get(one) for one in row.wait.children}
             woken = wake_sources(row, children, inbox.get(row.id, 0))
             check.hold(bool(woken), None, f"nothing will ever wake run {row.id}: its wait is {row.wait}")
+    return check
+
+
+def _heard(inbox: Mapping[str, int], unheard: Collection[str]) -> Check:
+    check = Check("completeness", "C2 every message that waits can be read", sum(inbox.values()) + len(unheard))
+    for why in unheard:
+        check.add(None, why)
     return check
 
 

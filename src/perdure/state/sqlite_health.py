@@ -36,6 +36,11 @@ async def newest_epochs(store: SqliteStore) -> list[EpochRow]:
     return store._read.epochs()
 
 
+async def unheard_in(store: SqliteStore) -> list[str]:
+    """Messages of the inbox that cannot be read here (altered, or of a kind that is not known), with the reason."""
+    return store._read.unheard()
+
+
 async def health_of(store: SqliteStore) -> Health:
     """Raises: `StoreError` where it cannot be read."""
     sizes = await store.sizes()

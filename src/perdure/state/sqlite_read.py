@@ -9,9 +9,10 @@ from typing import Any
 from zlib import crc32
 
 import apsw
+import msgspec
 
 from perdure.errors import BadCall, StoreDamaged
-from perdure.model.message import decode_message
+from perdure.model.message import AnyMessage, decode_message
 from perdure.model.run import ENDED, RunRow
 from perdure.state.blobs import checked
 from perdure.state.damage import START, damage_of
@@ -19,6 +20,7 @@ from perdure.state.sql import statements
 from perdure.state.sqlite_errors import mapped
 from perdure.state.sqlite_row import as_text, crc_of, encode, row_of, texts_of, unreadable
 from perdure.state.store import PAGE_MAX, EpochRow, InboxRow, Loaded, Query
+from perdure.version import VERSION
 
 # So many facts are read in one transaction, so that none is much longer than a second and the log can be emptied.
 FACTS_AT_ONCE = 200_000
@@ -185,25 +187,29 @@ class Reader:
                 columns = (as_text(id), as_text(rest[0]) if name != "all_tombstones" else rest[0], *rest[1:])
                 if crc_of(*columns) != crc:
                     wrong.append(f"{what} {columns[0]} was altered")
-        wrong.extend(
-            f"message {no} of the inbox was altered"
-            for no, body, crc in self.db.execute(self._sql["all_inbox"])
-            if body is None or crc32(body) != crc
-        )
-        return wrong
+        return wrong + self.unheard()
 
     # --- the rest --------------------------------------------------------------------------------------
 
     def inbox(self, after: int, limit: int) -> list[InboxRow]:
-        """See `Store.inbox`. A message that was altered is left where it is, unheard, and told of."""
-        rows = []
-        for no, body, crc in self.rows("inbox", after, _page(limit)):
-            if body is not None and crc32(body) == crc:
-                rows.append(InboxRow(no, decode_message(body)))
-            elif no not in self._told:
-                self._told.add(no)
-                log.error("message %d of the inbox was altered and is not heard: restore a backup", no)
-        return rows
+        """See `Store.inbox`. One that cannot be read stays where it is, unheard, and is told of; others stand in its place."""
+        found: list[InboxRow] = []
+        while page := self.rows("inbox", after, _page(limit) - len(found)):
+            for no, body, crc in page:
+                message = _message(body, crc)
+                if not isinstance(message, str):
+                    found.append(InboxRow(no, message))
+                elif no not in self._told:
+                    self._told.add(no)
+                    log.error("message %d of the inbox %s: it is kept, and is not heard", no, message)
+            after = page[-1][0]
+        return found
+
+    def unheard(self) -> list[str]:
+        """What is wrong with the messages of the inbox that cannot be read."""
+        rows = self.rows("all_inbox")
+        read = [(no, as_text(run), _message(body, crc)) for no, run, body, crc in rows]
+        return [f"message {no} of the inbox, to run {run}, {why}" for no, run, why in read if isinstance(why, str)]
 
     def answers(self, requests: Sequence[str]) -> dict[str, tuple[str, bytes]]:
         """See `Store.answers`. Of one that was altered it is known that it was given, and not what it said."""
@@ -245,6 +251,16 @@ class Reader:
     def sizes(self) -> dict[str, int]:
         """Rows by table."""
         return dict(self.rows("sizes"))
+
+
+def _message(body: bytes | None, crc: int) -> AnyMessage | str:
+    """A message of the inbox, or why it cannot be read."""
+    if body is None or crc32(body) != crc:
+        return "was altered, restore a backup"
+    try:
+        return decode_message(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return f"cannot be read by perdure {VERSION}; a newer one may have written it ({error})"
 
 
 def _filled(sql: dict[str, str]) -> dict[str, str]:

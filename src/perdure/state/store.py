@@ -208,7 +208,10 @@ class Store(Protocol):
         """One page of runs, at most `PAGE_MAX`. Raises: `BadCall` for an order that there is none of."""
 
     async def inbox(self, after: int, limit: int) -> list[InboxRow]:
-        """Messages by number, those after the number `after`, oldest first."""
+        """Messages by number, those after the number `after`, oldest first; fewer than `limit` when there are no more.
+
+        Shape:  one that cannot be read (altered, or of a kind that is not known here) is kept, and left out.
+        """
 
     async def answers(self, requests: Sequence[str]) -> dict[str, tuple[str, bytes]]:
         """(run id, answer) of those requests that have been answered."""

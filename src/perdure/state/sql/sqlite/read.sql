@@ -43,7 +43,7 @@ SELECT {columns} FROM runs AS r
 -- name: all_runs_as_bytes
 SELECT {columns_as_bytes} FROM runs AS r
 -- name: all_inbox
-SELECT no, CAST(body AS BLOB), crc FROM inbox
+SELECT no, CASE typeof(run) WHEN 'text' THEN CAST(run AS BLOB) END, CAST(body AS BLOB), crc FROM inbox
 -- name: all_requests
 SELECT CASE typeof(id) WHEN 'text' THEN CAST(id AS BLOB) END,
 CASE typeof(run) WHEN 'text' THEN CAST(run AS BLOB) END, CAST(answer AS BLOB), crc FROM requests WHERE crc IS NOT NULL

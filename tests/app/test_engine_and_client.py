@@ -27,6 +27,7 @@ from perdure import (
 from perdure.errors import LoopRunning, UnknownRun, WrongState
 from perdure.model.run import RunRow
 from perdure.runtime.live import Ended
+from perdure.state.sqlite_health import newest_epochs
 from tests.crash.harness import until_async
 
 ADDRESS = "sqlite:///orders.db"
@@ -251,6 +252,65 @@ async def test_s26_starts_of_one_request_at_once_are_one_run(beside: str) -> Non
         if beside != "no engine":
             assert await handles[-1].result("30s") == {"payment": "paid 100"}
         assert len([run async for run in client.runs()]) == 1
+
+
+begun: list[str] = []
+
+
+@task
+async def lasts() -> str:
+    begun.append(perdure.run_id())
+    await asyncio.get_running_loop().create_future()  # until it is cancelled
+    return "never"
+
+
+@task
+async def ends() -> str:
+    begun.append(perdure.run_id())
+    return "in time"
+
+
+@workflow
+async def left_early(last: bool) -> str:
+    return await (lasts() if last else ends())
+
+
+@pytest.mark.parametrize("hit", [{"grace"}, {"commit"}, {"sweep"}, {"grace", "commit", "sweep"}])
+async def test_s25_a_stop_that_is_cancelled_lets_the_store_go(hit: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: whatever the stop waits for when it is cancelled, and again, the next engine opens the store and goes on."""
+    begun.clear()
+    waits: asyncio.Queue[str] = asyncio.Queue()
+
+    async def endless(*_: object, **__: object) -> None:
+        waits.put_nowait("for ever")
+        await asyncio.get_running_loop().create_future()
+
+    async def stopped(patch: pytest.MonkeyPatch) -> None:
+        async with perdure.open(ADDRESS, workflows=[left_early], stop_grace_s=3_600) as engine:
+            await engine.start(left_early, "grace" in hit, id="r")
+            await until_async(lambda: begun, "it was begun")
+            if "grace" in hit:
+                waits.put_nowait("for the attempt")  # which is cancelled once the stop waits for it
+            if "commit" in hit:
+                patch.setattr(engine.node, "settled", endless)
+            if "sweep" in hit:
+                patch.setattr(asyncio, "gather", endless)
+
+    with monkeypatch.context() as patch:
+        stopping = asyncio.create_task(stopped(patch))
+        for _ in hit:
+            await waits.get()
+            stopping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+    assert not [one for one in asyncio.all_tasks() if one.get_name().startswith("perdure-") and not one.cancelling()]
+    begun.clear()
+    async with perdure.open(ADDRESS, workflows=[left_early], lock_wait_s=0, stop_grace_s=0) as engine:
+        assert [row.clean for row in await newest_epochs(engine.store)] == [False, True]
+        if "grace" in hit:
+            await until_async(lambda: begun, "it is made again")
+        else:
+            assert await engine.get("r").result("30s") == "in time"
 
 
 async def test_whoever_is_cancelled_while_a_run_ends_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:

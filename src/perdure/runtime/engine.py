@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+from contextlib import AsyncExitStack
 from typing import Any
 
 from perdure.authoring.registry import Registry
@@ -73,24 +74,41 @@ class Engine(Desk):
         self._sweeping = asyncio.create_task(self.sweep.run(), name="perdure-sweep")
 
     async def stop(self) -> None:
-        """Stop the engine; its runs go on at the next start (S25)."""
-        node = self.node
-        node.stopping = True
-        await node.pools.stop(self.settings.stop_grace_s)
+        """Stop the engine; its runs go on at the next start (S25).
+
+        Cancelled, it takes no more time for what it is at, and does the rest all the same: the store is let go.
+        """
+        self.node.stopping = True
+        async with AsyncExitStack() as last_first:
+            last_first.push_async_callback(self.store.close)
+            last_first.callback(self._let_go)
+            last_first.push_async_callback(self._clean_mark)
+            last_first.push_async_callback(self._end_beside)
+            last_first.push_async_callback(self._settle)
+            await self.node.pools.stop(self.settings.stop_grace_s)
+
+    async def _settle(self) -> None:
         try:
             async with asyncio.timeout(SETTLE_S):
-                await node.settled()
+                await self.node.settled()
         except TimeoutError:
             log.warning("the last batch could not be committed in %gs", SETTLE_S)
+
+    async def _end_beside(self) -> None:
+        """End what goes on beside the node's loop."""
+        node = self.node
+        node.watchdog.stop()
+        if node.alarm is not None:
+            node.alarm.cancel()
         beside = [task for task in (self._sweeping, self._auditing, self.loader.task) if task is not None]
         beside.extend(self.loader.aside.tasks)
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
-        node.watchdog.stop()
-        if node.alarm is not None:
-            node.alarm.cancel()
-        await self._clean_mark()
+
+    def _let_go(self) -> None:
+        """Tell who waits, and forget all runs."""
+        node = self.node
         if node.lost is None:
             let_go(node, EngineStopped("the engine has stopped; its runs go on at the next start"))
         for run in list(node.advance.runs.values()):
@@ -99,10 +117,9 @@ class Engine(Desk):
         self.loader.drop()
         if self._collector is not None:
             gc.set_threshold(*self._collector)
-        await self.store.close()
 
     async def _clean_mark(self) -> None:
-        if self.node.lost is not None or self.node.failed is not None:
+        if self.node.lost is not None or self.node.failed is not None or self.node.flying is not None:
             return
         batch = self.node.advance.work.batch.__class__()
         batch.clean, batch.clock = True, self.clock.now_us()

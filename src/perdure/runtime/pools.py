@@ -223,13 +223,20 @@ class Pools:
     # --- stopping --------------------------------------------------------------------------------------
 
     async def stop(self, grace_s: float) -> None:
-        """Begin nothing more; give what runs `grace_s`, then leave it without a fact (S25)."""
+        """Begin nothing more; give what runs `grace_s`, or until this is cancelled, then leave it without a fact (S25)."""
         self.fifo.clear()
         self.threads.clear()
         self.processes.clear()
         deadline = self.clock.monotonic() + grace_s
-        while self.busy() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread's end tells nobody
-            await asyncio.sleep(0.005)
+        try:
+            while self.busy() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread's end tells nobody
+                await asyncio.sleep(0.005)
+        finally:
+            self._leave()
+        if self.workers:
+            await asyncio.wait(self.workers, timeout=1.0)
+
+    def _leave(self) -> None:
         self.stopping = True
         for attempt in list(self.running.values()):
             attempt.left = True
@@ -237,8 +244,6 @@ class Pools:
             worker.cancel()
         self.threads.stop()
         self.processes.stop()
-        if self.workers:
-            await asyncio.wait(self.workers, timeout=1.0)
 
     def busy(self) -> int:
         """How many attempts are being made now."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,13 +240,42 @@ async def test_a_bad_setting_or_workflow_is_told_before_a_store_is_made(tmp_path
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write what is read-only")
-async def test_a_read_only_file_is_named(tmp_path: Path) -> None:
-    """Goal: a file that cannot be written is refused with its name."""
-    await opened(ADDRESS)
-    (tmp_path / "s.db").chmod(0o444)
-    with pytest.raises(StoreUnavailable, match=r"s\.db"):
-        await opened(ADDRESS)
+NOBODY = """
+import asyncio, os, sys
+import perdure
+
+async def main():
+    async with getattr(perdure, sys.argv[1])("sqlite:///s.db"):
+        pass
+
+os.geteuid() or os.seteuid(65534)  # root may write what is read-only
+os.chdir(sys.argv[2])
+try:
+    asyncio.run(main())
+except perdure.PerdureError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", ["open", "connect"])
+def test_a_read_only_file_is_named(door: str) -> None:
+    """Goal: a file that cannot be written is refused with its name, and left as it was."""
+    asyncio.run(opened(ADDRESS))
+    with tempfile.TemporaryDirectory() as name:  # which, unlike those of the tests, anybody may look into
+        folder = Path(name)
+        for file in ("s.db", "s.db.mark", "s.db.lock"):
+            shutil.copy(file, folder)
+            (folder / file).chmod(0o444)
+        folder.chmod(0o555)
+        before = contents(folder)
+        command = [sys.executable, "-c", NOBODY, door, name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        assert done.stderr == ""
+        assert done.stdout.startswith("StoreUnavailable ")
+        assert "s.db" in done.stdout
+        assert contents(folder) == before
+        folder.chmod(0o755)
 
 
 async def opened_client(address: str) -> None:

@@ -48,7 +48,7 @@ def failing(number: int, *, forever: bool) -> list[str]:
     """Run a program so that its sync of this number fails."""
     tracer = strace()
     if tracer is None:
-        pytest.skip("strace cannot run here; a failed sync is simulated in tests/app")
+        pytest.skip("strace cannot run here; the simulated worlds of tests/simulation lose their stores without it")
     when = f"inject=fdatasync:error=EIO:when={number}{'+' if forever else ''}"
     return [tracer, "-f", "-qq", "-y", "-s", "200", "-e", "trace=fdatasync,pwrite64,write", "-e", when, "-o", "trace"]
 
@@ -69,6 +69,12 @@ def nothing_told_after_it() -> str:
     if name.endswith("-wal"):
         assert not [line for line in after if TOLD.search(line)], "somebody was told"
     return name
+
+
+def threads_of() -> tuple[str, str]:
+    """The program's first thread, and the one whose sync failed."""
+    lines = Path("trace").read_text().splitlines()
+    return lines[0].split()[0], next(line for line in lines if FAILED.search(line)).split()[0]
 
 
 def is_noted() -> bool:
@@ -97,6 +103,22 @@ async def test_f13_nothing_is_acknowledged_after_a_failed_sync(
         assert "the next start checks the store" in program.errors[-1]
     where = f"sync {number} of {nothing_told_after_it()}"
     await checked_and_goes_on(where, capfd)
+
+
+@pytest.mark.parametrize("number, forever", [(9, False), (11, False), (10, True)])
+async def test_f13_a_commit_in_a_thread_whose_sync_fails_is_acknowledged_to_nobody(
+    number: int, forever: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Goal: the same where COMMIT is beside the loop (S30), which goes on meanwhile."""
+    async with perdure.open(ADDRESS):
+        pass  # strace counts by thread: with the file there, the loop's own makes fewer syncs than these
+    with Program("beside", ADDRESS, before=failing(number, forever=forever)) as program:
+        assert program.ends() == 1
+        assert "perdure.errors.StoreLost" in program.errors[-1]
+    assert nothing_told_after_it() == "small.db-wal"
+    first, failed = threads_of()
+    assert failed != first, "it was the loop's own thread"
+    await checked_and_goes_on(f"sync {number} in a thread", capfd)
 
 
 async def test_f13_the_command_line_exits_with_3_and_says_why(tmp_path: Path) -> None:

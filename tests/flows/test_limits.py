@@ -20,7 +20,7 @@ from tests.flows.talking import waits_for_a_signal
 
 @pytest.mark.parametrize("flow", [flows.spins, flows.spins_in_tasks, flows.calls_itself_back])
 def test_f76_an_endless_turn_needs_attention(flow: object) -> None:
-    """Goal: a loop that gives way without waiting is stopped by the turn's budget; others go on."""
+    """Goal: a loop that gives way without waiting is stopped by the turn's budget (S2); others go on."""
     with World("memory:", turn_callbacks_max=5_000, serve=[leaf]) as world:
         with pytest.raises(NeedsAttention, match="more than 5,000 callbacks"):
             world.run(flow, id="r")  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ def test_f76_an_unbounded_fan_out_is_bounded() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("flow", [flows.computes, flows.computes_stubbornly])
 def test_f77_a_flow_that_blocks_is_named_and_interrupted(flow: object, caplog: pytest.LogCaptureFixture) -> None:
-    """Goal: within about the bound the log names the run, and the run needs attention."""
+    """Goal: within about the bound (S2) the log names the run, and the run needs attention."""
     with caplog.at_level(logging.WARNING), World("memory:", block_max_s=0.2) as world:
         began = time.monotonic()
         with pytest.raises(NeedsAttention, match=r"blocked the event loop for more than 0\.2s"):

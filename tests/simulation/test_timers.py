@@ -94,6 +94,29 @@ def _disorder(fired: Iterable[int]) -> int:
 
 
 @pytest.mark.simulation
+def test_s9_a_restart_wakes_nobody_who_is_not_due_and_a_hint_fires_nothing(tmp_path: Path) -> None:
+    """Goal: sleepers are found by the wait in their rows alone; one that is woken early records nothing, and sleeps on."""
+    with World(f"sqlite:///{tmp_path / 'w.db'}", serve=[flows.naps]) as world:
+        for n in range(50):
+            world.start(flows.naps, 3_600 + n * 60, id=f"r{n}")
+        world.restart(away="30m")
+        world.advance("20m")
+        moved = world.engine.node.advance.runs
+        assert not moved, "somebody was replayed to learn that it sleeps"
+        before = {row.id: (row.seq, row.wait) for row in world.rows()}
+        world.engine.node.on_load("r7", None)
+        world.advance("1m")
+        assert list(moved) == ["r7"]
+        assert {row.id: (row.seq, row.wait) for row in world.rows()} == before
+        world.advance("9m30s")
+        assert world.status("r0") == "completed"
+        assert list(moved) == ["r7"]
+        world.advance("1h")
+        assert {row.status for row in world.rows()} == {"completed"}
+        assert world.audit_all() == []
+
+
+@pytest.mark.simulation
 def test_f28_a_death_between_a_timers_firing_and_its_record() -> None:
     """Goal: three timers, three facts, whichever two commits the engine dies beside."""
 

@@ -11,6 +11,8 @@ from perdure.authoring.definition import Graph
 from perdure.authoring.document import to_json, to_yaml
 from perdure.authoring.draw import STYLES, draw
 from perdure.authoring.load import load_graph
+from perdure.authoring.yamltext import BYTES_MAX, NODES_MAX, read_yaml, write_yaml
+from perdure.errors import DefinitionError
 from perdure.kernel.plan import Plan
 from perdure.model.graph import definition_hash, dependencies
 from tests.graphs.large import SHAPES, TASKS, TIMES, layers, steady
@@ -75,11 +77,27 @@ def test_w9_documents_grow_with_the_edges() -> None:
 
 @pytest.mark.slow
 def test_w9_yaml_grows_with_the_edges_up_to_its_limit() -> None:
-    """Goal: the same for YAML, as far as YAML may be large; beyond that the error says to write JSON."""
+    """Goal: the same for YAML, as far as YAML may be large; beyond that both say to write JSON, which goes on."""
     small, large = SHAPES["chain"][0](1_000), SHAPES["chain"][0](4_000)
     assert steady(lambda made: lambda: to_yaml(made.definition), small, large)
     documents = {id(made): to_yaml(made.definition) for made in (small, large)}
     assert steady(reading(documents), small, large)
     assert load_graph(documents[id(large)], TASKS).definition == large.definition
-    with pytest.raises(Exception, match="write large graphs as JSON"):
-        load_graph(to_yaml(SHAPES["chain"][0](10_000).definition), TASKS)
+    larger, more = SHAPES["chain"][0](10_000), "".join(f"- {{name: more_{i}, task: add}}\n" for i in range(2_000))
+    with pytest.raises(DefinitionError, match="write large graphs as JSON"):
+        to_yaml(larger.definition)
+    with pytest.raises(DefinitionError, match="50,000 values: write large graphs as JSON"):
+        load_graph(documents[id(large)].replace("nodes:\n", f"nodes:\n{more}"), TASKS)
+    assert load_graph(to_json(larger.definition), TASKS).definition == larger.definition
+
+
+def test_what_can_be_written_as_yaml_can_be_read() -> None:
+    """Goal: a writer counts as a reader does: what is just allowed is read again, one value more is not written."""
+    data: dict[str, Any] = {"x": [{"a": [1]}] * ((NODES_MAX - 3) // 4)}
+    data["x"].extend([1] * ((NODES_MAX - 3) % 4))
+    assert read_yaml(write_yaml(data), "doc")[0] == data
+    data["x"].append(1)
+    with pytest.raises(DefinitionError, match="50,001 values"):
+        write_yaml(data)
+    with pytest.raises(DefinitionError, match="bytes of YAML, more than"):
+        write_yaml({"x": "x" * BYTES_MAX})

@@ -57,7 +57,7 @@ def to_json(definition: GraphDefinition, references: Mapping[str, str] | None = 
 
 
 def to_yaml(definition: GraphDefinition, references: Mapping[str, str] | None = None) -> str:
-    """The definition as a YAML document; `references` replace names of tasks."""
+    """The definition as a YAML document; `references` replace names of tasks. Raises: `DefinitionError` when it is too large."""
     return write_yaml(to_data(definition, references))
 
 

@@ -51,11 +51,31 @@ class Located:
 
 
 def write_yaml(data: Any) -> str:
-    """Plain data as YAML; nothing is written as an alias."""
+    """Plain data as YAML; nothing is written as an alias. Raises: `DefinitionError` for more than can be read again."""
+    count = _values(data)
+    if count > NODES_MAX:
+        raise DefinitionError(f"{count:,} values, and YAML holds {NODES_MAX:,}: write large graphs as JSON")
     text: str = yaml.dump(
         data, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None, indent=2
     )
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > BYTES_MAX:
+        raise DefinitionError(f"{size:,} bytes of YAML, more than {BYTES_MAX:,}: write large graphs as JSON")
     return text
+
+
+def _values(data: Any) -> int:
+    """How many there are, as they are counted when they are read: keys, values, lists and mappings."""
+    count, left = 0, [data]
+    while left:
+        one = left.pop()
+        count += 1
+        if isinstance(one, dict):
+            count += len(one)
+            left.extend(one.values())
+        elif isinstance(one, list | tuple):
+            left.extend(one)
+    return count
 
 
 class _Plain(_Dumper):  # type: ignore[misc, valid-type]

@@ -12,28 +12,17 @@ from perdure.errors import IdInUse, UnknownRun, WrongState
 from perdure.model import fact as f
 from perdure.testing import World
 from tests.flows.mutants import made
-
-LOG: list[tuple[str, str]] = []
-BROKEN: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_done() -> None:
-    LOG.clear()
-    BROKEN.clear()
+from tests.flows.noted import BROKEN, LOG, do, keys_of
 
 
 @task
 async def notes(what: str) -> str:
-    LOG.append((what, perdure.idempotency_key()))
-    if what in BROKEN:
-        raise ValueError(f"{what} is broken")
-    return what
+    return do(what)
 
 
 @task
 async def undoes(what: str, result: str) -> None:
-    LOG.append((f"undo {what}", perdure.idempotency_key()))
+    do(f"undo {what}")
 
 
 @task(compensate=undoes)
@@ -75,7 +64,7 @@ def _forked(world: World, run: str, at: int, new: str) -> str:
 
 def _run_ids(name: str) -> set[str]:
     """The runs in which this was done."""
-    return {key.partition(":")[0] for what, key in LOG if what == name}
+    return {key.partition(":")[0] for key in keys_of(name)}
 
 
 @pytest.mark.parametrize("flow", [family, diamond], ids=["flow", "graph"])
@@ -129,7 +118,7 @@ def test_s22_a_fork_undoes_what_it_copied_where_it_fails() -> None:
         world.signal("copy", "go", "bad")
         with pytest.raises(RunFailed):
             world.result("copy")
-        assert [key for what, key in LOG if what == "undo pay 0"] == ["copy:1:undo:pays#1"]
+        assert keys_of("undo pay 0") == ["copy:1:undo:pays#1"]
         assert world.audit_all() == []
 
 

@@ -13,42 +13,22 @@ from perdure.errors import WrongState
 from perdure.model import fact as f
 from perdure.testing import World
 from tests.flows.mutants import made
-
-LOG: list[tuple[str, str]] = []
-BROKEN: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_done() -> None:
-    LOG.clear()
-    BROKEN.clear()
-
-
-def _said(what: str) -> list[str]:
-    """The idempotency keys under which something was done."""
-    return [key for name, key in LOG if name == what]
-
-
-def _do(what: str) -> str:
-    LOG.append((what, perdure.idempotency_key()))
-    if what in BROKEN:
-        raise ValueError(f"{what} is broken")
-    return what
+from tests.flows.noted import BROKEN, LOG, do, keys_of
 
 
 @task
 async def looks_up(what: str) -> str:
-    return _do(what)
+    return do(what)
 
 
 @task
 async def refunds(what: str, result: str) -> None:
-    _do(f"refund of {what}")
+    do(f"refund of {what}")
 
 
 @task(compensate=refunds)
 async def charges(what: str) -> str:
-    return _do(what)
+    return do(what)
 
 
 @workflow
@@ -72,10 +52,10 @@ def test_s21_what_was_refunded_is_charged_again_under_another_key(crash: bool) -
         if crash:
             world.restart()
         assert world.result("r") == ["price", "card", "stock", "last", True]
-        first, second = _said("card")
+        first, second = keys_of("card")
         assert (first, second) == ("r:1:charges#1", "r:2:charges#1")
-        assert _said("refund of card") == ["r:1:undo:charges#1"]
-        assert _said("price") == ["r:1:looks_up#1"], "it stands before the charge, and is kept"
+        assert keys_of("refund of card") == ["r:1:undo:charges#1"]
+        assert keys_of("price") == ["r:1:looks_up#1"], "it stands before the charge, and is kept"
         retried = next(fact for fact in world.history("r") if isinstance(fact, f.RunRetried))
         assert (retried.by, retried.why, retried.keep, retried.generation) == ("ann", "the shelf was filled", 2, 2)
         assert world.audit_all() == []
@@ -95,8 +75,10 @@ def test_s21_a_step_that_is_made_again_keeps_nothing_of_its_failures() -> None:
         world.play(world.engine.retry("r"))
         assert world.result("r")[3] == "last"
         assert world.row("r").generation == 4
-        assert [key.partition(":")[2] for key in _said("card")] == [f"{n}:charges#1" for n in (1, 2, 3, 4)]
-        assert [key.partition(":")[2] for key in _said("refund of card")] == [f"{n}:undo:charges#1" for n in (1, 2, 3)]
+        assert [key.partition(":")[2] for key in keys_of("card")] == [f"{n}:charges#1" for n in (1, 2, 3, 4)]
+        assert [key.partition(":")[2] for key in keys_of("refund of card")] == [
+            f"{n}:undo:charges#1" for n in (1, 2, 3)
+        ]
         assert world.audit_all() == []
 
 
@@ -112,7 +94,7 @@ def test_s21_a_cancelled_run_goes_on_and_a_completed_one_does_not() -> None:
             world.result("r")
         world.play(world.engine.retry("r"))
         assert world.result("r")[1] == "card"
-        assert (len(_said("card")), len(_said("refund of card"))) == (2, 1)
+        assert (len(keys_of("card")), len(keys_of("refund of card"))) == (2, 1)
         with pytest.raises(WrongState, match="has completed"):
             world.play(world.engine.retry("r"))
         assert world.audit_all() == []
@@ -128,8 +110,8 @@ def test_s22_copied_steps_keep_their_keys_and_the_seed() -> None:
         first = world.run(drawing, 1, id="o")
         world.play(world.engine.fork("o", 2, id="copy"))
         assert world.result("copy") == first
-        assert _said("a") == ["o:1:looks_up#1"]
-        assert _said("b") == ["o:1:looks_up#2", "copy:1:looks_up#2"]
+        assert keys_of("a") == ["o:1:looks_up#1"]
+        assert keys_of("b") == ["o:1:looks_up#2", "copy:1:looks_up#2"]
         started = world.history("copy")[0]
         assert isinstance(started, f.RunStarted)
         assert (started.fork_of, started.fork_at, started.parent) == ("o", 2, "")
@@ -184,7 +166,7 @@ def test_s19_a_run_is_ended_though_its_workflow_is_gone() -> None:
         world.cancel("r", "the code was deleted", force=True)
         with pytest.raises(RunCancelled, match="the code was deleted"):
             world.result("r")
-        assert _said("refund of card") == ["r:1:undo:charges#1"]
+        assert keys_of("refund of card") == ["r:1:undo:charges#1"]
         assert world.audit_all() == []
 
 
@@ -212,7 +194,7 @@ def test_s19_a_forced_end_undoes_each_generation_once(crash: int | None) -> None
             assert world.store.fired
             world.run_to_rest()
         assert world.status("r") == "cancelled"
-        assert len(_said("card")) == 3
+        assert len(keys_of("card")) == 3
         undone = [fact.key for fact in world.history("r") if isinstance(fact, f.StepCompleted) and "undo" in fact.key]
         assert undone == ["undo:charges#1", "undo:charges#1@2", "undo:charges#1@1"]
         assert world.audit_all() == []

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-from contextlib import AsyncExitStack
 from typing import Any
 
 from perdure.authoring.registry import Registry
@@ -79,13 +78,19 @@ class Engine(Desk):
         Cancelled, it takes no more time for what it is at, and does the rest all the same: the store is let go.
         """
         self.node.stopping = True
-        async with AsyncExitStack() as last_first:
-            last_first.push_async_callback(self.store.close)
-            last_first.callback(self._let_go)
-            last_first.push_async_callback(self._clean_mark)
-            last_first.push_async_callback(self._end_beside)
-            last_first.push_async_callback(self._settle)
-            await self.node.pools.stop(self.settings.stop_grace_s)
+        trouble: BaseException | None = None
+        for step in (self._end_attempts, self._settle, self._end_beside, self._clean_mark):
+            try:
+                await step()
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised at the end
+                trouble = trouble or error
+        self._let_go()
+        await self.store.close()
+        if trouble is not None:
+            raise trouble
+
+    async def _end_attempts(self) -> None:
+        await self.node.pools.stop(self.settings.stop_grace_s)
 
     async def _settle(self) -> None:
         try:

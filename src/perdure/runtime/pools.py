@@ -231,8 +231,10 @@ class Pools:
         try:
             while self.busy() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread's end tells nobody
                 await asyncio.sleep(0.005)
-        finally:
+        except asyncio.CancelledError:
             self._leave()
+            raise
+        self._leave()
         if self.workers:
             await asyncio.wait(self.workers, timeout=1.0)
 

@@ -32,15 +32,15 @@ from perdure.model.command import StartChild
 from perdure.model.run import Life, RunRow
 from perdure.runtime.aside import Aside
 from perdure.runtime.attempt import Attempt
-from perdure.runtime.definitions import bind_kept
 from perdure.runtime.live import Ended, LiveRun
 from perdure.runtime.outage import let_go, lose
-from perdure.runtime.recovery import Recovery, ended_child, from_snapshot, rebuild, whole_outcome
-from perdure.runtime.replay import Attention, blobs_of, check_frontier, decode, fill, forced, make
+from perdure.runtime.reading import read
+from perdure.runtime.recovery import Recovery, ended_child, from_snapshot, rebuild
+from perdure.runtime.replay import Attention, check_frontier, forced, make
 from perdure.runtime.revive import Revive
 from perdure.runtime.snapshots import plan_next
 from perdure.runtime.work import Install, Item
-from perdure.state.store import Loaded, Query
+from perdure.state.store import Loaded
 
 if TYPE_CHECKING:
     from perdure.runtime.node import Node
@@ -147,10 +147,7 @@ class Loader:
             if isinstance(entry, Item) and entry.message.request
         ]  # fmt: skip
         answers = await store.answers(requests) if requests else {}
-        loaded = await self._load(list(group))
-        histories = {run_id: self._decoded(one) for run_id, one in loaded.items()}
-        await self._fill(histories)
-        children = await self._children(loaded)
+        loaded, histories, children = await read(store, node.advance.catalogue, list(group), self.unsnapped)
         until = node.clock.monotonic() + SLICE_S
         for run_id in list(group):
             entries = self._unanswered(group[run_id], answers)
@@ -172,56 +169,6 @@ class Loader:
             if node.clock.monotonic() > until:
                 await asyncio.sleep(0)
                 until = node.clock.monotonic() + SLICE_S
-
-    async def _load(self, ids: list[str]) -> dict[str, Loaded]:
-        """The runs from their snapshots, but for those whose snapshot did not hold; graphs kept in the store are bound."""
-        store = self.node.store
-        found = await store.load([id for id in ids if id not in self.unsnapped], snapshot=True)
-        whole = [id for id in ids if id in self.unsnapped]
-        if whole:
-            found = [*found, *await store.load(whole)]
-            self.unsnapped.difference_update(whole)
-        await bind_kept(store, self.node.advance.catalogue, (one.row for one in found))
-        return {one.row.id: one for one in found}
-
-    def _decoded(self, one: Loaded) -> list[tuple[int, f.AnyFact]] | PerdureError:
-        if one.row.life not in {Life.LIVE, Life.QUEUED}:
-            return []
-        if one.damage:
-            return StoreDamaged(one.damage)
-        try:
-            history = decode(one.facts)
-        except StoreDamaged as error:
-            return error
-        if history and one.snapshot is None and not isinstance(history[0][1], f.RunStarted | f.RunContinued):
-            return StoreDamaged(f"what is loaded of it begins with fact {history[0][0]}, which begins nothing")
-        return history
-
-    async def _fill(self, histories: dict[str, Any]) -> None:
-        """Put blobs in the place of the references to them; a run that misses one of its own is damaged, alone."""
-        for run_id, history in histories.items():
-            hashes = set() if isinstance(history, PerdureError) else blobs_of(history)
-            if hashes:
-                try:
-                    fill(history, await self.node.store.blobs(sorted(hashes)))
-                except StoreDamaged as error:
-                    histories[run_id] = error
-
-    async def _children(self, loaded: dict[str, Loaded]) -> dict[str, RunRow | StoreDamaged]:
-        """The children that are waited for; in the place of one whose result cannot be read, why."""
-        ids = tuple(child for one in loaded.values() if one.row.life is Life.LIVE for child in one.row.wait.children)
-        rows: dict[str, RunRow] = {}
-        for start in range(0, len(ids), 500):
-            part = ids[start : start + 500]
-            rows.update((row.id, row) for row in await self.node.store.find(Query(ids=part, limit=len(part))))
-        found: dict[str, RunRow | StoreDamaged] = {**rows}
-        for row in rows.values():
-            if row.life.ended:
-                try:
-                    row.outcome = await whole_outcome(self.node.store, row)
-                except StoreDamaged as error:
-                    found[row.id] = error
-        return found
 
     def _unanswered(self, entries: list[Any], answers: dict[str, tuple[str, bytes]]) -> list[Any]:
         """What has an answer already is told that answer, and changes nothing (S26)."""

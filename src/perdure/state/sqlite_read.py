@@ -194,7 +194,8 @@ class Reader:
     def inbox(self, after: int, limit: int) -> list[InboxRow]:
         """See `Store.inbox`. One that cannot be read stays where it is, unheard, and is told of; others stand in its place."""
         found: list[InboxRow] = []
-        while page := self.rows("inbox", after, _page(limit) - len(found)):
+        while wanted := _page(limit) - len(found):
+            page = self.rows("inbox", after, wanted)
             for no, body, crc in page:
                 message = _message(body, crc)
                 if not isinstance(message, str):
@@ -202,6 +203,8 @@ class Reader:
                 elif no not in self._told:
                     self._told.add(no)
                     log.error("message %d of the inbox %s: it is kept, and is not heard", no, message)
+            if len(page) < wanted:
+                break
             after = page[-1][0]
         return found
 

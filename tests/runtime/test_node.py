@@ -244,7 +244,7 @@ def test_a_runs_far_timer_is_noted_once() -> None:
         world.start(steps_within_a_day, 5_000, id="r")
         world.advance(5)
         assert world.row("r").wait.open == 0
-        assert len(world.engine.node.dues) < 2_500
+        assert len(world.engine.node.dues.times) < 2_500
 
 
 @task(deadline="1d", retry=Retry(first="1ms"))

@@ -42,6 +42,8 @@ class Simulation:
         self.clients = Clients(self.world, seed, random)
         self.witness, self.done = self.clients.witness, self.clients.done
         self.world.store.choose = self._chosen
+        flights = random.choice(((0,), (0, 0.01), (0, 0.001, 1), (0, 2, 60)))  # seconds in a thread (S30)
+        self.world.store.flight = lambda: self.random.choice(flights)
 
     def __enter__(self) -> Simulation:  # noqa: PYI034
         programs.effects.clear()

@@ -398,23 +398,21 @@ class Advance:
 
     # --- what a commit says of each run -----------------------------------------------------------------
 
-    def seal(self, work: Work) -> None:
-        """Add the last word on each run's row, and the attempts that begin once this is durable."""
-        updates, epoch, now = work.batch.updates, self.epoch, self.now
-        for run in work.runs:
-            decider = run.decider
-            if decider.fresh and run.life is Life.LIVE:
-                self._begins(run, decider)
-            wait = self._wait(run, decider) if run.life is Life.LIVE else b""
-            if wait and run.wait.idle:
-                self.attention(run, "stalled", _STALLED)
-            if run.life is not Life.LIVE:
-                run.due, wait = None, b"[]"
-            if run.spec.graph is not None:
-                self._seal_graph(run, work)
-            updates.append(self._row(run, wait, now))
-            run.batch = work
-            run.owner = epoch
+    def seal(self, run: LiveRun, work: Work) -> None:
+        """Add the last word on a run's row, and the attempts that begin once this is durable: when all is folded."""
+        decider = run.decider
+        if decider.fresh and run.life is Life.LIVE:
+            self._begins(run, decider)
+        wait = self._wait(run, decider) if run.life is Life.LIVE else b""
+        if wait and run.wait.idle:
+            self.attention(run, "stalled", _STALLED)
+        if run.life is not Life.LIVE:
+            run.due, wait = None, b"[]"
+        if run.spec.graph is not None:
+            self._seal_graph(run, work)
+        work.batch.updates.append(self._row(run, wait, self.now))
+        run.batch = work
+        run.owner = self.epoch
 
     def _seal_graph(self, run: LiveRun, work: Work) -> None:
         """Keep the definition of a run that is new or moved by another one; take its snapshot when that is due."""

@@ -48,7 +48,6 @@ class Aside:
         advance.now = self.node.clock.now_us()
         advance.attention(run, *trouble)
         self._again(run.id, entries)
-        advance.seal(advance.work)
         self.node.wake()
 
     def quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> asyncio.Task[None]:
@@ -78,7 +77,6 @@ class Aside:
             node.advance.now = node.clock.now_us()
             node.advance.attention(present, *trouble)
             self.moving.add(run_id)
-            node.advance.seal(node.advance.work)
             self._again(run_id, entries)
         elif run_id in self.moving:
             self._again(run_id, entries)

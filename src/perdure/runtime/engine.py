@@ -103,8 +103,7 @@ class Engine(Desk):
         """End what goes on beside the node's loop."""
         node = self.node
         node.watchdog.stop()
-        if node.alarm is not None:
-            node.alarm.cancel()
+        node.dues.stop()
         beside = [task for task in (self._sweeping, self._auditing, self.loader.task) if task is not None]
         beside.extend(self.loader.aside.tasks)
         for task in beside:

@@ -71,6 +71,7 @@ class Loader:
         self.unsnapped: set[str] = set()
         self.group: dict[str, list[Any]] = {}  # what is being read now
         self.stale: set[str] = set()  # what of it has moved since
+        self.moving = False  # whether something waits for what is not durable yet
         self.joining: dict[str, Install] = {}  # what was read, and is not folded yet
         self.aside = Aside(self)
         self.suspects: Suspects
@@ -133,6 +134,9 @@ class Loader:
                         break
                     log.warning("runs cannot be loaded now: %s", error)
                     await asyncio.sleep(RETRY_S)
+                if self.moving:  # they are looked at again once what is written of them now is durable
+                    self.moving = False
+                    await self.node.landing()
                 # What has been loaded begins, and new work goes on, before the next group is loaded (S15).
                 await asyncio.sleep(0)
             if self.node.lost is not None:  # what was being loaded meanwhile is told too
@@ -230,6 +234,7 @@ class Loader:
 
     def _later(self, run_id: str, entries: list[Any]) -> None:
         """It is looked at again: it moves, and what it will be is not durable yet."""
+        self.moving = True
         for entry in entries:
             self(run_id, entry)
 

@@ -1,8 +1,8 @@
 """The node: one loop that folds what has arrived, commits it as one batch, and then acts on it (D3).
 
-Batches form by themselves: what arrives while one commit is in flight is the next batch, folded once that one is
-durable. When the store fails, every run that was touched is dropped from
-memory, the messages are kept, and all of it is folded again once the store is back.
+Batches form by themselves: what arrives while one commit is in flight is the next batch. Folding runs ahead of the
+commit in flight where it needs nothing of the store (S30); acting never does. When the store fails, every run that was
+touched is dropped from memory, the messages are kept, and all of it is folded again once the store is back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from heapq import heapify, heappop, heappush
 from typing import Any
 
 from perdure.authoring.registry import Registry
@@ -22,12 +21,13 @@ from perdure.model.run import Life
 from perdure.runtime.admission import fold_start, queue, refused
 from perdure.runtime.advance import Advance
 from perdure.runtime.attempt import Attempt
+from perdure.runtime.dues import Dues
 from perdure.runtime.handlers import not_started
 from perdure.runtime.live import Ended, LiveRun
 from perdure.runtime.outage import fail, isolate
 from perdure.runtime.pools import Pools
 from perdure.runtime.watchdog import Watchdog
-from perdure.runtime.work import Entry, Item, Probe, Tick, Work, run_of
+from perdure.runtime.work import Entry, Install, Item, Probe, Tick, Work, run_of
 from perdure.settings import Settings
 from perdure.state.store import BatchRefused, Committed, WholeStore
 
@@ -35,8 +35,6 @@ log = logging.getLogger("perdure.node")
 # After a failed commit: the first pause before the next try.
 PAUSE_FIRST_S = 0.05
 PROGRESS_EVERY_S = 1.0
-# Below so many notes of when runs are due, those that are out of date are not worth sorting out.
-DUES_KEPT_MIN = 1_024
 # How many are looked at when one more rests: those that are due soon stay, and must not keep the others in memory.
 EVICT_TRIES = 4
 
@@ -53,16 +51,16 @@ class Node:
         self.queue: deque[Entry] = deque()
         self.scheduled = False
         self.flying: Work | None = None
+        self.flight: asyncio.Future[Committed] | None = None
+        # What must be done once `flying` has landed, before more is folded.
+        self.halted: Callable[[], None] | None = None
         self.stopping = False
         self.failed: StoreError | None = None
         self.lost: StoreError | None = None  # why nothing is written any more
         self.pause_s = PAUSE_FIRST_S
         self.suspects: set[str] = set()
         self.folding: Any = None  # what is being folded: the run to blame, should that fail
-        self.dues: list[tuple[int, str]] = []
-        self.dues_bound = DUES_KEPT_MIN
-        self.alarm: asyncio.TimerHandle | None = None
-        self.alarm_at = 0
+        self.dues = Dues(self.advance.runs, clock, self.post)
         self.resident: OrderedDict[str, None] = OrderedDict()
         self.waiters: dict[str, list[asyncio.Future[Ended]]] = {}
         self.room: list[asyncio.Future[None]] = []
@@ -72,19 +70,21 @@ class Node:
         self.rescan: Any = None
         self.hint: Any = None  # the sweep's: there is something new in the inbox
         self.on_commit: list[Any] = []
-        self.note: Callable[[], bytes] | None = None  # what the epoch's own remarks are from now on
+        self.note: Callable[[], bytes] | None = None  # what the epoch's own remarks are
+        self.note_due = False  # whether the next commit writes them
 
     # --- what arrives ------------------------------------------------------------------------------
 
     def post(self, entry: Entry) -> None:
         """Queue something to be folded."""
         self.queue.append(entry)
-        if not self.scheduled and self.flying is None and self.failed is None:
+        if not self.scheduled and self.failed is None:
             self.scheduled = True
             self.loop.call_soon(self.cycle)
 
     def wake(self) -> None:
-        if not self.scheduled and self.flying is None and self.failed is None and self.lost is None:
+        """Let a cycle follow."""
+        if not self.scheduled and self.failed is None and self.lost is None:
             self.scheduled = True
             self.loop.call_soon(self.cycle)
 
@@ -119,21 +119,29 @@ class Node:
     def cycle(self) -> None:
         """Fold what has arrived, commit, act. A plain callback of the outer loop (S5)."""
         self.scheduled = False
-        if self.failed is not None or self.lost is not None:
+        if self.failed is not None or self.lost is not None or self.halted is not None:
             return
         try:
             self.fold()
-            if self.flying is None and not self.advance.work.empty():
+            if self.flying is None and (self.note_due or not self.advance.work.empty()):
                 self.commit()
         except KeyboardInterrupt:  # Ctrl-C hit a flow: no run pays for that (S25), its turn is folded again
-            fail(self, StoreUnavailable("interrupted"))
+            self._halt(lambda: fail(self, StoreUnavailable("interrupted")))
             raise
         except Exception as error:
             log.exception("run %s cannot be folded: it is set aside", run_of(self.folding))
-            isolate(self, run_of(self.folding), f"{type(error).__name__}: {error}")
+            blamed, reason = run_of(self.folding), f"{type(error).__name__}: {error}"
+            self._halt(lambda: isolate(self, blamed, reason))
         self._let_in()
         if self.queue and self.flying is None:
             self.wake()
+
+    def _halt(self, then: Callable[[], None]) -> None:
+        """What was folded is to be dropped: at once, or when the commit in flight, which may hold the same runs, is over."""
+        if self.flying is None:
+            then()
+        else:
+            self.halted = then
 
     def fold(self) -> None:
         """Fold entries until the queue is empty or the batch is full."""
@@ -142,8 +150,10 @@ class Node:
         advance.now = self.clock.now_us()
         entries, facts = work.entries, work.batch.facts
         facts_max, size_max = settings.batch_facts_max, settings.batch_bytes_max
-        pending = advance.pending
+        pending, ahead = advance.pending, self.flying is not None
         while queue and len(facts) < facts_max and work.size < size_max:
+            if ahead and not self._ahead(queue[0]):
+                break
             if self.suspects and not self._alone(work):
                 break
             entry = queue.popleft()
@@ -163,7 +173,31 @@ class Node:
             while pending:
                 self.folding = message = pending.popleft()
                 self._fold_inner(message)
-        advance.seal(work)
+
+    def _ahead(self, entry: Entry) -> bool:
+        """Whether this can be folded beside the commit in flight: what asks the store for a run waits until it is over."""
+        if self.suspects:
+            return False
+        if isinstance(entry, Item):
+            message, run = entry.message, self.advance.runs.get(entry.message.run)
+            if isinstance(message, m.Start):
+                asked = entry.inbox_no or entry.asked_before or message.run in self.advance.work.starts
+                return run is None and not asked
+            return self._takes(run, entry)
+        return not isinstance(entry, Install) and run_of(entry) in self.advance.runs
+
+    @staticmethod
+    def _takes(run: LiveRun | None, item: Item) -> bool:
+        """Whether the message can be folded into the run as it is in memory."""
+        message = item.message
+        return (
+            run is not None
+            and run.life is Life.LIVE
+            and run.placed
+            and not item.asked_before
+            and not (isinstance(message, m.Cancel) and message.force)
+            and isinstance(message, m.Signal | m.Cancel | m.ChildDone)
+        )
 
     def _alone(self, work: Work) -> bool:
         """While runs are suspected of making the store refuse, each gets a batch of its own."""
@@ -197,18 +231,11 @@ class Node:
                 fold_start(self, item, message)
                 return
             run = advance.runs.get(message.run)
-            if (
-                run is None
-                or run.life is not Life.LIVE
-                or not run.placed
-                or item.asked_before
-                or (isinstance(message, m.Cancel) and message.force)
-                or not isinstance(message, m.Signal | m.Cancel | m.ChildDone)
-            ):
+            if run is not None and self._takes(run, item):
+                self.fold_into(run, item)
+            else:
                 advance.work.entries.pop()
                 self.on_load(message.run, item)
-                return
-            self.fold_into(run, item)
         except PerdureError as error:
             self.refuse(item, error)
 
@@ -274,11 +301,12 @@ class Node:
     def commit(self) -> None:
         """Hand the batch to the store; act at once when it is durable, or when it becomes so."""
         advance = self.advance
+        self._seal()
         work, advance.work = advance.work, Work()
         self._progress(work)
         work.batch.clock = advance.now
-        if self.note is not None:
-            work.batch.note, self.note = self.note(), None
+        if self.note_due and self.note is not None:
+            work.batch.note, self.note_due = self.note(), False
         try:
             answer = self.store.commit(work.batch)
         except Exception as error:  # noqa: BLE001 - nothing of the batch may be lost, whatever its writing met
@@ -288,16 +316,26 @@ class Node:
         if isinstance(answer, Committed):
             self.act(work, answer)
         else:
-            self.flying = work
-            asyncio.ensure_future(answer).add_done_callback(self._landed)
+            self.flying, self.flight = work, asyncio.ensure_future(answer)
+            self.flight.add_done_callback(self._landed)
+
+    def _seal(self) -> None:
+        """The last word of the batch on each of its runs."""
+        work, seal = self.advance.work, self.advance.seal
+        for run in work.runs:
+            self.folding = run
+            seal(run, work)
 
     def _landed(self, answer: asyncio.Future[Committed]) -> None:
         """A commit in a thread is over."""
-        work, self.flying = self.flying, None
+        work, self.flying, self.flight = self.flying, None, None
         assert work is not None
+        then, self.halted = self.halted, None
         error = answer.exception() if not answer.cancelled() else StoreUnavailable("the commit was given up")
         if error is None:
             self.act(work, answer.result())
+            if then is not None:
+                then()
             self.wake()
         elif isinstance(error, StoreError):
             fail(self, error, work)
@@ -318,9 +356,11 @@ class Node:
         for run_id, key in work.abandons:
             self.pools.abandon(run_id, key)
         self._begin(work)
+        ahead = self.advance.work.runs
         for run in work.runs:
-            if run.batch is work:
-                run.batch = None
+            if run in ahead:  # it was folded further meanwhile: what became of it is told when that is durable too
+                continue
+            run.batch = None
             if run.life is Life.LIVE:
                 self._rest(run)
             else:
@@ -329,7 +369,7 @@ class Node:
             self.on_load(run_id, None)
         for told in self.on_commit:
             told(work)
-        self._set_alarm()
+        self.dues.set_alarm()
 
     def _let_in(self) -> None:
         """Callers that waited for room in the queue may go on."""
@@ -346,12 +386,12 @@ class Node:
         running = pools.running
         attempts = []
         for run, steps in work.begins:
-            if runs.get(run.id) is not run:
+            if runs.get(run.id) is not run or run.life is not Life.LIVE:
                 continue
             for wanted in steps:
                 probing = isinstance(wanted, Probe)
                 step: Any = wanted.step if isinstance(wanted, Probe) else wanted
-                if step.key not in run.decider.open or (not probing and step.due is not None):
+                if run.decider.open.get(step.key) is not step or (not probing and step.due is not None):
                     continue
                 if isinstance(wanted, Probe) and wanted.number != step.attempt:
                     continue  # what was in doubt is known by now
@@ -375,9 +415,7 @@ class Node:
     def _rest(self, run: LiveRun) -> None:
         """A run that lives on: note when it is due; it may leave memory when it only waits."""
         if run.due is not None:
-            heappush(self.dues, (run.due, run.id))
-            if len(self.dues) > self.dues_bound:
-                self._sort_dues()
+            self.dues.note(run.due, run.id)
         wait = run.wait
         if wait.open:
             self.resident.pop(run.id, None)
@@ -421,46 +459,7 @@ class Node:
             if not waiter.done():
                 waiter.set_result(ended)
 
-    # --- time ----------------------------------------------------------------------------------------
-
-    def _sort_dues(self) -> None:
-        """Forget the times at which nobody is due any more: a run notes one with every commit."""
-        runs = self.advance.runs.items()
-        self.dues = [(run.due, run_id) for run_id, run in runs if run.due is not None]
-        heapify(self.dues)
-        self.dues_bound = max(DUES_KEPT_MIN, 2 * len(self.dues))
-
-    def _set_alarm(self) -> None:
-        """Wake when the earliest run is due."""
-        dues = self.dues
-        while dues:
-            due, run_id = dues[0]
-            run = self.advance.runs.get(run_id)
-            if run is not None and run.due == due:
-                break
-            heappop(dues)
-        if not dues:
-            return
-        due = dues[0][0]
-        if self.alarm is not None:
-            if self.alarm_at <= due:
-                return
-            self.alarm.cancel()
-        self.alarm_at = due
-        delay = max(0.0, (due - self.clock.now_us()) / 1e6)
-        self.alarm = self.loop.call_later(min(delay, 3600.0), self.ring)
-
-    def ring(self) -> None:
-        """Queue a tick for every run that is due now."""
-        self.alarm = None
-        now, dues, runs = self.clock.now_us(), self.dues, self.advance.runs
-        while dues and dues[0][0] <= now:
-            due, run_id = heappop(dues)
-            run = runs.get(run_id)
-            if run is not None and run.due == due and run.life is Life.LIVE:
-                run.due = None
-                self.post(Tick(run))
-        self._set_alarm()
+    # --- progress ------------------------------------------------------------------------------------
 
     def keep_progress(self) -> None:
         """Write what attempts told of their progress in a batch of its own, when none went that it could ride in."""
@@ -483,11 +482,18 @@ class Node:
 
     async def settled(self) -> None:
         """Wait until nothing is queued and nothing is in flight."""
-        while self.queue or self.flying is not None or not self.advance.work.empty():
+        while self.queue or self.flying is not None or self.note_due or not self.advance.work.empty():
             if self.lost is not None or self.failed is not None:
                 return
             self.wake()
+            await self.landing()
+
+    async def landing(self) -> None:
+        """Wait until the commit in flight is over; where there is none, until others had their turn."""
+        if self.flight is None:
             await asyncio.sleep(0)
+        else:
+            await asyncio.wait([self.flight])
 
 
 async def done(answer: Committed | Awaitable[Committed]) -> Committed:

@@ -31,6 +31,7 @@ def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
         for run in failed.runs:
             _drop(node, run)
         again.extend(failed.entries)
+        node.note_due = node.note_due or failed.batch.note is not None
     for entry in again:
         if isinstance(entry, Item):
             entry.asked_before = True

@@ -76,7 +76,8 @@ class Recovery:
             return run
         if present is not None or entry.stale or not entry.fresh:
             run.decider.drop()
-            return present
+            # One that began meanwhile may be refused, since its id is in use: nothing of the store's own goes into it.
+            return present if present is not None and present.placed else None
         runs[run.id] = run
         if run.seq:
             self._recovered(run)

@@ -207,7 +207,7 @@ class Revive:
                 present.seq == one.row.seq and present.batch is None and present not in node.advance.work.runs
             ):
                 break
-            await asyncio.sleep(0)
+            await node.landing()
         if present is not None:
             del node.advance.runs[run_id]
             node.resident.pop(run_id, None)

@@ -67,6 +67,7 @@ class Suspects:
         self.note = first_note(serves, node.clock)
         loader.suspects = self
         node.on_commit.append(self._committed)
+        node.note = self._encoded
         if self.verdict.back:  # those to be carried first may have ended: a minute's life releases in any case
             node.loop.call_later(MINUTE_S, self._lived, self.note)
 
@@ -85,7 +86,7 @@ class Suspects:
             carried.append(run.id)
             if len(carried) == 1:
                 self.node.loop.call_later(MINUTE_S, self._lived, self.note)
-        self.node.note = self._encoded  # once a commit, however many are carried in it
+        self.node.note_due = True
 
     def _lived(self, note: Note) -> None:
         """A minute has passed since marked steps were begun: they do not kill at once."""
@@ -110,7 +111,7 @@ class Suspects:
 
     def keep(self) -> None:
         """Let the next commit keep the note, and the engine's time with it."""
-        self.node.advance.work.batch.note = self._encoded()
+        self.node.note_due = True
         self.node.wake()
 
     def _encoded(self) -> bytes:

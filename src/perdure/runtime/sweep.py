@@ -117,8 +117,8 @@ class Sweep:
         """See to it that a wall set forward wakes who is due, and that one set back costs a minute at most (S12)."""
         node = self.node
         now = node.clock.now_us()
-        if node.dues and node.dues[0][0] <= now and node.failed is None and node.lost is None:
-            node.ring()
+        if node.dues.overdue(now) and node.failed is None and node.lost is None:
+            node.dues.ring()
         if now - node.clock.wall_us() > BEHIND_US and now - node.advance.now > CLOCK_EVERY_US:
             node.advance.now = now
             self.loader.suspects.keep()

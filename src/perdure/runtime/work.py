@@ -6,12 +6,12 @@ from asyncio import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.model.message import Message
+from perdure.runtime.live import LiveRun
 from perdure.state.store import Batch
 
 if TYPE_CHECKING:
     from perdure.model.command import Activity
     from perdure.runtime.attempt import Attempt
-    from perdure.runtime.live import LiveRun
 
 
 class Item:
@@ -142,7 +142,7 @@ class Work:
         return not (
             batch.facts or batch.starts or batch.inbox or batch.inbox_done or batch.updates or batch.answers or
             batch.progress
-            or batch.remove or batch.note or batch.clean or self.replies or self.attempts or self.begins or
+            or batch.remove or batch.clean or self.replies or self.attempts or self.begins or
             self.abandons or self.runs
         )  # fmt: skip
 
@@ -153,6 +153,8 @@ def run_of(entry: Entry) -> str:
         return entry.message.run
     if isinstance(entry, Message):
         return entry.run
+    if isinstance(entry, LiveRun):
+        return entry.id
     if isinstance(entry, Tick | Install):
         return entry.run.id
     return str(entry.run_id)

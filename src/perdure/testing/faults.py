@@ -32,7 +32,8 @@ class FaultyStore:
 
     Shape: `commits` counts those tried since the first; `plan` is by that number; `fired` tells what took place.
            `crash_before` and `unavailable` and `unknown_lost` write nothing, `crash_after` and `unknown_kept` have written.
-           `choose` is asked at each commit that no fault is planned at; `refuse` may raise for a batch that it dislikes.
+           `choose` is asked at each commit that no fault is planned at; `refuse` may raise for a batch that it dislikes;
+           `flight` is asked how many seconds a commit is in flight (0: it is over when the call returns).
     """
 
     def __init__(self, inner: Any) -> None:
@@ -43,8 +44,10 @@ class FaultyStore:
         self.fired: list[Fired] = []
         self.dead = False
         self._posted = False
+        self._flying: asyncio.Future[Committed] | None = None
         self.choose: Callable[[int], FaultKind | None] = lambda _: None
         self.refuse: Callable[[Batch], None] = lambda _: None
+        self.flight: Callable[[], float] = lambda: 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -66,6 +69,25 @@ class FaultyStore:
         if self.dead:
             raise SimulatedCrash("a dead engine wrote to its store")
         self.commits += 1
+        seconds = self.flight()
+        if not seconds:
+            return self._now(batch)
+        self._flying = asyncio.ensure_future(self._late(batch, seconds))
+        return self._flying
+
+    async def _late(self, batch: Batch, seconds: float) -> Committed:
+        """As a COMMIT in a thread: until it is over nobody sees anything of it."""
+        await asyncio.sleep(seconds)
+        answer = self._now(batch)
+        return answer if isinstance(answer, Committed) else await answer
+
+    async def close(self) -> None:
+        """A commit that is in flight is waited for, as one in a thread is."""
+        if self._flying is not None and self._flying.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([self._flying])
+        await self.inner.close()
+
+    def _now(self, batch: Batch) -> Committed | Awaitable[Committed]:
         self._posted = self._posted or bool(batch.inbox)
         self.refuse(batch)
         kind = self.plan.pop(self.commits, None) or self.choose(self.commits)

@@ -104,7 +104,6 @@ class Machine:
         node = engine.node
         return bool(
             (node.pools.threads.busy and not isinstance(node.pools.threads, SimulatedThreads))
-            or node.flying is not None
             or any(a.spec.pool == "process" and not (a.done or a.left) for a in node.pools.running.values())
         )
 

@@ -151,8 +151,8 @@ def test_settings_come_from_the_environment_and_are_bounded() -> None:
     assert Settings.from_environment({"PERDURE_ASYNC_MAX": "7"}).async_max == 7
     assert Settings.from_environment({"PERDURE_ASYNC_MAX": "7"}, async_max=9).async_max == 9
     for environment, named, says in (
-        ({"PERDURE_ASYNC_MAX": "many"}, {}, "async_max"),
-        ({"PERDURE_ASYNC_MAX": "0"}, {}, "async_max"),
+        ({"PERDURE_ASYNC_MAX": "many"}, {}, "PERDURE_ASYNC_MAX"),
+        ({"PERDURE_ASYNC_MAX": "0"}, {}, "PERDURE_ASYNC_MAX"),
         ({}, {"asink_max": 1}, "asink_max"),
         ({"PERDURE_DURABILITY": "maybe"}, {}, "durability"),
     ):

@@ -391,7 +391,8 @@ class Node:
             for wanted in steps:
                 probing = isinstance(wanted, Probe)
                 step: Any = wanted.step if isinstance(wanted, Probe) else wanted
-                if run.decider.open.get(step.key) is not step or (not probing and step.due is not None):
+                known: Any = run.decider.open.get(step.key)
+                if known is not step or (not probing and step.due is not None):
                     continue
                 if isinstance(wanted, Probe) and wanted.number != step.attempt:
                     continue  # what was in doubt is known by now
@@ -399,7 +400,6 @@ class Node:
                 if (
                     there is not None
                     and there.number == step.attempt
-                    and there.epoch == epoch
                     and not there.left
                     and (there.probing or not probing)
                 ):

@@ -30,7 +30,7 @@ class Fired(NamedTuple):
 class FaultyStore:
     """Passes everything on to another store, but for the commits that a fault is planned at.
 
-    Shape: `commits` counts those tried since the first; `plan` is by that number; `fired` tells what took place.
+    Shape: `commits` counts those tried since the first, `landed` those that were in flight and are over; `plan` is by that number; `fired` tells what took place.
            `crash_before` and `unavailable` and `unknown_lost` write nothing, `crash_after` and `unknown_kept` have written.
            `choose` is asked at each commit that no fault is planned at; `refuse` may raise for a batch that it dislikes;
            `flight` is asked how many seconds a commit is in flight (0: it is over when the call returns).
@@ -39,7 +39,7 @@ class FaultyStore:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.commits = 0
-        self.acknowledged = 0
+        self.acknowledged = self.landed = 0
         self.plan: dict[int, FaultKind] = {}
         self.fired: list[Fired] = []
         self.dead = False
@@ -78,6 +78,7 @@ class FaultyStore:
     async def _late(self, batch: Batch, seconds: float) -> Committed:
         """As a COMMIT in a thread: until it is over nobody sees anything of it."""
         await asyncio.sleep(seconds)
+        self.landed += 1
         answer = self._now(batch)
         return answer if isinstance(answer, Committed) else await answer
 

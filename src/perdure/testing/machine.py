@@ -93,7 +93,7 @@ class Machine:
     def _made_loop(self) -> VirtualLoop:
         loop = VirtualLoop(self.clock)
         loop.away, loop.hint_us = self._away, self._hint_us
-        loop.written = lambda: self.store.commits
+        loop.written = lambda: self.store.commits + self.store.landed
         return loop
 
     def _away(self) -> bool:

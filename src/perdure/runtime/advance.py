@@ -250,7 +250,7 @@ class Advance:
     def keep(self, message: m.Message) -> None:
         """A row of the inbox, folded when its run is in memory."""
         self.work.batch.inbox.append(message)  # type: ignore[arg-type]
-        self.work.loads.add(message.run)
+        self.work.loads[message.run] = None
 
     def at(self, run: LiveRun, time: int = 0) -> int:
         """The time of a fact: the engine's, or a message's own, never below that of the run's last fact."""

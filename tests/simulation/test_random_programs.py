@@ -33,9 +33,9 @@ class Figures(NamedTuple):
     kinds: Counter[str]
 
 
-def live(seed: int, store: str = "memory:", runs: int = RUNS) -> Figures:
+def live(seed: int, store: str = "memory:", runs: int = RUNS, refusals: float = 0.0) -> Figures:
     """One life with everything: deaths, outages, cancels, retries."""
-    with Simulation(seed, store=store) as simulation:
+    with Simulation(seed, store=store, refusals=refusals) as simulation:
         try:
             simulation.begin(runs)
             simulation.send_signals()

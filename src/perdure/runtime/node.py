@@ -215,8 +215,10 @@ class Node:
     def fold_into(self, run: LiveRun, item: Item) -> None:
         """Fold one message into a run in memory, and note what is to be told once that is durable."""
         advance, message = self.advance, item.message
-        advance.message(run, message)
         work = advance.work
+        if not advance.message(run, message):
+            self.on_load.recovery.too_late(item)
+            return
         if message.request:
             work.batch.answers.append((message.request, run.id, b'{"seq":%d}' % run.seq))
         if item.inbox_no:

@@ -115,6 +115,16 @@ class Recovery:
         except PerdureError as error:
             node.refuse(item, error)
 
+    def too_late(self, item: Item) -> None:
+        """What was due before this message has ended its run: it is looked at again once that is durable."""
+        advance = self.loader.node.advance
+        entries = advance.work.entries
+        if entries and entries[-1] is item:
+            entries.pop()
+            self.loader(item.message.run, item)
+        else:  # it comes from a run of this batch, and stands or falls with it
+            advance.keep(item.message)
+
     def _recovered(self, run: LiveRun) -> None:
         """Another epoch owned this run and did not stop cleanly: the history tells the crash (S15)."""
         node = self.loader.node

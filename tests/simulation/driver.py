@@ -163,7 +163,9 @@ class Simulation:
                 assert row.wait.signals or row.wait.children, f"{row.id} is {row.status} and nothing will ever wake it"
         for run in rows:
             blamed = [fact for fact in self.world.history(run) if isinstance(fact, f.AttentionSet)]
-            assert run in self.dislikes.guilty or all(fact.cause != "not_recorded" for fact in blamed), f"{run}: {blamed}"
+            assert run in self.dislikes.guilty or all(fact.cause != "not_recorded" for fact in blamed), (
+                f"{run}: {blamed}"
+            )
         self._check_messages(rows)
         self._check_effects()
         found = self.world.audit_all()

@@ -143,7 +143,11 @@ class Node:
         entries, facts = work.entries, work.batch.facts
         facts_max, size_max = settings.batch_facts_max, settings.batch_bytes_max
         pending = advance.pending
-        while queue and len(facts) < facts_max and work.size < size_max:
+        while pending or (queue and len(facts) < facts_max and work.size < size_max):
+            if pending:  # what a run says to others goes into the batch of its facts, also where it was revived (S20)
+                self.folding = message = pending.popleft()
+                self._fold_inner(message)
+                continue
             if self.suspects and not self._alone(work):
                 break
             entry = queue.popleft()
@@ -160,9 +164,6 @@ class Node:
                     advance.outcome(run, entry)
             else:
                 self._fold_other(entry)
-            while pending:
-                self.folding = message = pending.popleft()
-                self._fold_inner(message)
         advance.seal(work)
 
     def _alone(self, work: Work) -> bool:

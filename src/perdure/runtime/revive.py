@@ -288,6 +288,7 @@ class Revive:
             work.batch.inbox_done.append(item.inbox_no)
         for child in asked:
             run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
+        advance._command(run)  # its children begin in the commit of its own facts
         node.post(Install(run, []))
         node.wake()
 

@@ -72,13 +72,17 @@ class Clients:
             except AGAIN:
                 self.done["asked again"] += 1
                 self.let_pass(self.random.choice((0.1, 1, 5)))
-            except BatchRefused as error:  # the engine may have given the run up, until it is started again
-                assert any(run in str(error) for run in self.dislikes.guilty), error
-                self.done["told of a refusal"] += 1
-                if self.random.random() < 0.5:
-                    self.dislikes.lift()
-                self.survive(self.world.restart)
+            except BatchRefused as error:
+                self._refused(error)
         raise AssertionError("the store never came back")
+
+    def _refused(self, error: BatchRefused) -> None:
+        """The engine may have given the run up, until it is started again; the store may take all by then."""
+        self.done["told of a refusal"] += 1
+        assert any(run in str(error) for run in self.dislikes.guilty), error
+        if self.random.random() < 0.5:
+            self.dislikes.lift()
+        self.survive(self.world.restart)
 
     async def _asked(self, engine: Desk, ask: Callable[[Desk], Awaitable[Any]]) -> Any:
         if self.random.random() < 0.4:

@@ -9,6 +9,7 @@ from random import Random
 from perdure.state.store import Batch, BatchRefused
 
 _ENDED = (b'["step_completed"', b'["attempt_failed"', b'["child_ended"')
+FOR_GOOD = 1_000_000
 _ATTENTION = b'["attention_set"'
 
 
@@ -28,7 +29,7 @@ def _all(batch: Batch, run: str) -> bool:
     return run in {ref.id for ref, *_ in (*batch.facts, *batch.updates)} | {new.ref.id for new in batch.starts}
 
 
-WAYS: tuple[Callable[[Batch, str], bool], ...] = (_ends, _all_but_attention, _all)
+WAYS: dict[str, Callable[[Batch, str], bool]] = {"ends": _ends, "all but attention": _all_but_attention, "all": _all}
 
 
 class Dislikes:
@@ -41,9 +42,10 @@ class Dislikes:
         self.runs: dict[str, tuple[Callable[[Batch, str], bool], int]] = {}
         self.guilty: set[str] = set()
 
-    def add(self, run: str) -> None:
-        """From now on the store dislikes this run."""
-        self.runs[run] = self.random.choice(WAYS), self.random.choice((1, 2, 4, 1_000_000))
+    def add(self, run: str, way: str = "") -> None:
+        """From now on the store dislikes this run, in this way for good, or in any, for a while or for good."""
+        way, often = (way, FOR_GOOD) if way else (self.random.choice([*WAYS]), self.random.choice((1, 2, 4, FOR_GOOD)))
+        self.runs[run] = WAYS[way], often
         self.guilty.add(run)
         self.done["disliked"] += 1
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from random import Random
+
 import pytest
 
+from perdure.state.store import Batch, BatchRefused
 from perdure.testing import SimulatedCrash, World
 from perdure.testing.programs import effects, perform
+from tests.simulation import flows
+from tests.simulation.dislikes import Dislikes
 
 pytestmark = pytest.mark.simulation
 # Its child fails, and so does it: another generation calls the child again.
@@ -26,9 +33,75 @@ def test_s20_the_children_of_a_revived_run_begin_in_the_commit_that_revives_it(h
         assert world.status("r") == "failed"
         world.store.fail_at(world.store.commits + 2, "crash_before")
         with pytest.raises(SimulatedCrash):
-            world.play(world.engine.retry("r") if how == "retry" else world.engine.fork("r", 1, id="again"))
-            world.run_to_rest()
+            _revived(world, how)
         world.run_to_rest()
         assert len(world.rows()) == (3 if how == "retry" else 4)
         assert {row.status for row in world.rows()} == {"failed"}
         assert world.audit_all() == []
+
+
+def _revived(world: World, how: str) -> None:
+    world.play(world.engine.retry("r") if how == "retry" else world.engine.fork("r", 1, id="again"))
+    world.run_to_rest()
+
+
+def _dislike(world: World, way: str, *runs: str) -> Counter[str]:
+    """Let the store refuse this of these runs. Gives what is counted: refusals."""
+    dislikes = Dislikes(Random(0), Counter())
+    for run in runs:
+        dislikes.add(run, way)
+    world.store.refuse = dislikes
+    return dislikes.done
+
+
+def test_d3_runs_that_are_revived_together_are_told_apart() -> None:
+    """Goal: what writes beside the queue gets a batch of its own too: else both are refused together for ever."""
+    with World(serve=[perform]) as world:
+        _dislike(world, "ends", "bad", "good")
+        for run in ("bad", "good"):
+            world.start(perform, [["step", 1], ["step", 2]], id=run)
+        world.run_to_rest()
+        assert {row.status for row in world.rows()} == {"attention"}
+        refused = _dislike(world, "all but attention", "bad")
+        commits = world.store.commits
+        world.play(_retried(world, "bad", "good"))
+        world.run_to_rest()
+        assert 1 <= refused["refused"] < 5
+        assert world.store.commits - commits < 30
+        assert world.status("bad") == "attention"
+        assert world.result("good") == 3
+        world.store.refuse = lambda _: None
+        world.play(_retried(world, "bad"))
+        assert world.result("bad") == 3
+        assert world.audit_all() == []
+
+
+async def _retried(world: World, *runs: str) -> None:
+    retried = (world.engine.retry(run) for run in runs)
+    await asyncio.gather(*retried, return_exceptions=True)
+
+
+def test_d3_what_is_on_its_way_into_a_run_that_is_set_aside_is_kept() -> None:
+    """Goal: the store refuses one of many signals, while another one was looked up and is queued: each counts, later."""
+    with World(serve=[flows.hears], batch_facts_max=1) as world:
+        world.start(flows.hears, 7, id="r")
+        world.store.refuse = _third
+        world.play(_signals(world, 7))
+        world.run_to_rest()
+        assert world.status("r") == "attention"
+        world.store.refuse = lambda _: None
+        world.play(_retried(world, "r"))
+        assert sorted(world.result("r")) == [0, 1, 2, 3, 4, 5, 6]
+        assert world.play(world.store.inbox(0, 10)) == []
+        assert world.audit_all() == []
+
+
+def _third(batch: Batch) -> None:
+    if any(body.startswith(b'["signal_received"') and b'"n",3' in body for _, _, body, _ in batch.facts):
+        raise BatchRefused("it dislikes the third signal")
+
+
+async def _signals(world: World, count: int) -> None:
+    """Signals at once, of which the first may have been said before, so that it is looked up."""
+    said = (world.engine.signal("r", "n", n, request_id=None if n else "first") for n in range(count))
+    await asyncio.gather(*said)

@@ -114,7 +114,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'w.db'}"
 
 
-def _say(world: World, run: str, name: str, value: Any, earlier_us: int = 0, request: str | None = None) -> None:
+def _say(world: World, run: str, name: str, value: Any, *, earlier_us: int = 0, request: str | None = None) -> None:
     """A client of another process speaks while no engine runs; its clock is behind by so much."""
 
     async def said() -> None:

@@ -259,12 +259,12 @@ class Loader:
             return
         present, joining = node.advance.runs.get(run_id), self.joining.get(run_id)
         if run_id in self.aside.moving or (present is not None and not present.placed):
-            self._later(run_id, entries)
+            self.later(run_id, entries)
             return
         forced = next((entry for entry in entries if _is_forced(entry)), None)
         if forced is not None and one is not None and one.row.life is Life.LIVE and one.row.seq:
             ended = await self.revive.force(run_id, forced)
-            self._later(run_id, [entry for entry in entries if entry is not forced or not ended])
+            self.later(run_id, [entry for entry in entries if entry is not forced or not ended])
             return
         if present is not None and present.life is Life.LIVE:
             node.post(Install(present, entries))
@@ -281,7 +281,7 @@ class Loader:
         else:
             self._live(one, history, entries, children)
 
-    def _later(self, run_id: str, entries: list[Any]) -> None:
+    def later(self, run_id: str, entries: list[Any]) -> None:
         """It is looked at again: it moves, and what it will be is not durable yet."""
         for entry in entries:
             self(run_id, entry)

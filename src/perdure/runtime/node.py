@@ -148,7 +148,7 @@ class Node:
                 self.folding = message = pending.popleft()
                 self._fold_inner(message)
                 continue
-            if self.suspects and not self._alone(work):
+            if self.suspects and not self.alone(run_of(queue[0])):
                 break
             entry = queue.popleft()
             entries.append(entry)
@@ -166,9 +166,9 @@ class Node:
                 self._fold_other(entry)
         advance.seal(work)
 
-    def _alone(self, work: Work) -> bool:
-        """While runs are suspected of making the store refuse, each gets a batch of its own."""
-        run_id = run_of(self.queue[0])
+    def alone(self, run_id: str) -> bool:
+        """While runs are suspected of making the store refuse, each gets a batch of its own. False: it must wait."""
+        work = self.advance.work
         if work.solo and not work.empty():
             return work.solo == run_id
         work.solo = ""

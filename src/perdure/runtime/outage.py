@@ -93,8 +93,12 @@ def isolate(node: Node, run_id: str, reason: str) -> None:
 
 def _set_aside(node: Node, run_id: str, reason: str) -> None:
     """Let a run go to attention; what waits for it in the queue waits for that."""
-    waiting = [entry for entry in node.queue if run_of(entry) == run_id]
+    queued = [entry for entry in node.queue if run_of(entry) == run_id]
     node.queue = deque(entry for entry in node.queue if run_of(entry) != run_id)
+    node.on_load.left(run_id)  # nothing may be added to what was read of it
+    waiting: list[Entry] = []
+    for entry in queued:
+        waiting.extend(entry.items if isinstance(entry, Install) else () if isinstance(entry, Tick) else (entry,))
     aside = node.on_load.aside
     if run_id in aside.runs:
         aside.give_up(run_id, waiting, reason)

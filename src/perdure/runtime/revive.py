@@ -48,16 +48,22 @@ class Revive:
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
-    async def _whole(self, run_id: str) -> tuple[Loaded, Known]:
+    async def _whole(self, run_id: str, moves: str = "") -> tuple[Loaded, Known]:
+        """All of a run, read when what it will write may be written now.
+
+        Shape: `moves` is the run that writes, where it is another one.
+        """
         store = self.loader.node.store
-        found = await store.load([run_id], whole=True)
-        if not found:
-            raise UnknownRun(run_id)
-        known = decode(found[0].facts)
-        hashes = blobs_of(known)
-        if hashes:
-            fill(known, await store.blobs(sorted(hashes)))
-        return found[0], known
+        while True:
+            found = await store.load([run_id], whole=True)
+            if not found:
+                raise UnknownRun(run_id)
+            known = decode(found[0].facts)
+            hashes = blobs_of(known)
+            if hashes:
+                fill(known, await store.blobs(sorted(hashes)))
+            if await self.loader.aside.may_write(moves or run_id):
+                return found[0], known
 
     async def retry(self, item: Item, row: RunRow) -> None:
         """The next generation of a failed or cancelled run (S21)."""
@@ -237,7 +243,7 @@ class Revive:
         node, message, run = self.loader.node, item.message, None
         assert isinstance(message, m.Fork)
         try:
-            one, known = await self._whole(message.origin)
+            one, known = await self._whole(message.origin, message.run)
             if not 1 <= message.upto <= one.row.seq:
                 raise WrongState(f"run {message.origin} has {one.row.seq} facts: it cannot be forked at {message.upto}")
             kept = [entry for entry in known if entry[0] <= message.upto]

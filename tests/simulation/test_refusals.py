@@ -8,11 +8,20 @@ from random import Random
 
 import pytest
 
+import perdure
+
 from perdure.state.store import Batch, BatchRefused
 from perdure.testing import SimulatedCrash, World
-from perdure.testing.programs import effects, perform
+from perdure.testing.programs import book, effects, endless, perform
 from tests.simulation import flows
 from tests.simulation.dislikes import Dislikes
+
+
+@perdure.graph
+def booked(n: int) -> None:
+    """A booking, and a step that goes on until it is cancelled."""
+    endless().after(book(n))
+
 
 pytestmark = pytest.mark.simulation
 # Its child fails, and so does it: another generation calls the child again.
@@ -105,3 +114,22 @@ async def _signals(world: World, count: int) -> None:
     """Signals at once, of which the first may have been said before, so that it is looked up."""
     said = (world.engine.signal("r", "n", n, request_id=None if n else "first") for n in range(count))
     await asyncio.gather(*said)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("shape", ["flow", "graph"])
+def test_s19_a_run_that_is_ended_by_force_twice_undoes_twice(shape: str, kill: bool) -> None:
+    """Goal: ended without its code, retried, ended so again, the engine killed meanwhile: each booking is cancelled."""
+    workflow, argument = (perform, [["book", 3], ["signal", "go"]]) if shape == "flow" else (booked, 3)
+    with World(serve=[workflow]) as world:
+        world.start(workflow, argument, id="r")
+        for time in (1, 2):
+            world.run_to_rest()
+            world.cancel("r", force=True)
+            world.run_to_rest() if not kill else world.restart()
+            world.run_to_rest()
+            assert world.status("r") == "cancelled"
+            done = Counter(kind for kind, _ in effects.elements())
+            assert done["cancel_booking"] == done["book"] == time
+            world.play(world.engine.retry("r")) if time == 1 else None
+        assert world.audit_all() == []

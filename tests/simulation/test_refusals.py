@@ -9,9 +9,8 @@ from random import Random
 import pytest
 
 import perdure
-
 from perdure.state.store import Batch, BatchRefused
-from perdure.testing import SimulatedCrash, World
+from perdure.testing import FaultKind, SimulatedCrash, World
 from perdure.testing.programs import book, effects, endless, perform
 from tests.simulation import flows
 from tests.simulation.dislikes import Dislikes
@@ -132,4 +131,40 @@ def test_s19_a_run_that_is_ended_by_force_twice_undoes_twice(shape: str, kill: b
             done = Counter(kind for kind, _ in effects.elements())
             assert done["cancel_booking"] == done["book"] == time
             world.play(world.engine.retry("r")) if time == 1 else None
+        assert world.audit_all() == []
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "unknown_lost", "unknown_kept"])
+def test_s16_what_was_done_once_is_in_doubt_after_a_resumption_of_which_the_answer_was_lost(kind: FaultKind) -> None:
+    """Goal: its outcome was refused, the run resumed, and loaded anew in an outage: the probe is asked, all the same."""
+    with World(serve=[perform]) as world:
+        refused = _dislike(world, "ends", "r")
+        world.start(perform, [["once", 3]], id="r")
+        world.run_to_rest()
+        assert refused["refused"]
+        assert world.status("r") == "attention"
+        world.store.refuse = lambda _: None
+        world.store.fail_next(kind)
+        world.play(_retried(world, "r"))
+        assert world.result("r") == 3
+        assert len(world.store.fired) == 1
+        done = Counter(kind for kind, _ in effects.elements())
+        assert done == {"send_once": 2, "probe": 1}
+        assert world.audit_all() == []
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "unknown_lost", "unknown_kept"])
+def test_d3_an_outcome_of_a_run_that_is_set_aside_in_an_outage_is_kept(kind: FaultKind) -> None:
+    """Goal: the commit of its attention fails: the attempt that ended is told again, and attention is tried again."""
+    with World(serve=[perform]) as world:
+        refused = _dislike(world, "ends", "r")
+        world.store.choose = lambda _: kind if refused["refused"] and not world.store.fired else None
+        world.start(perform, [["step", 3]], id="r")
+        world.run_to_rest()
+        assert len(world.store.fired) == 1
+        assert world.status("r") == "attention"
+        assert refused["refused"] == (1 if kind == "unknown_kept" else 2)
+        world.store.refuse = lambda _: None
+        world.play(_retried(world, "r"))
+        assert world.result("r") == 3
         assert world.audit_all() == []

@@ -140,6 +140,7 @@ class Aside:
         for entry in entries:
             if isinstance(entry, Attempt):
                 self.node.advance.work.attempts.append(entry)
+                self.node.advance.work.entries.append(entry)  # should that commit fail, it is folded again
             elif isinstance(entry, Item):
                 self.loader(run_id, entry)
 

@@ -30,6 +30,8 @@ def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
     for failed in works:
         for run in failed.runs:
             _drop(node, run)
+            if not isinstance(error, BatchRefused):  # whether its attention is taken is not known yet
+                node.on_load.aside.runs.discard(run.id)
         again.extend(failed.entries)
     for entry in again:
         if isinstance(entry, Item):

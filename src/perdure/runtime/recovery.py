@@ -150,15 +150,15 @@ class Recovery:
         )
         self.loader.suspects.carried(run)
 
-    def doubtful(self, run: LiveRun, *, resumed: bool = False) -> None:
+    def doubtful(self, run: LiveRun) -> None:
         """What may be done at most once and may have begun: its probe is asked, else a person (S16).
 
-        Shape: what began in this epoch still runs and is not in doubt, unless the run had stopped: `resumed`.
+        Shape: what began in this epoch still runs and is not in doubt, unless the run had stopped since.
         """
         advance, decider = self.loader.node.advance, run.decider
         doubtful = [step for step in decider.fresh.values() if step.spec.at_most_once and step.intent]
         for step in doubtful:
-            if step.intent == advance.epoch and not resumed:
+            if step.intent == advance.epoch:
                 continue  # or it was not begun: nothing begins before its intent is durable
             if step.spec.probe is None:
                 reason = f"step {step.key} may have begun before its node died or was stopped, and has no probe"

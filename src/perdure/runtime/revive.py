@@ -193,7 +193,7 @@ class Revive:
             elif message.request:
                 node.advance.work.runs[run] = None
             if run.life is Life.LIVE:
-                self.loader.recovery.doubtful(run, resumed=True)
+                self.loader.recovery.doubtful(run)
             node.wake()
         except PerdureError as error:
             self._refused(run, item, error)

@@ -168,3 +168,22 @@ def test_d3_an_outcome_of_a_run_that_is_set_aside_in_an_outage_is_kept(kind: Fau
         world.play(_retried(world, "r"))
         assert world.result("r") == 3
         assert world.audit_all() == []
+
+
+def test_d3_a_run_that_begins_a_child_in_the_refused_batch_is_found_at_once() -> None:
+    """Goal: it is tried with all that was refused, not with what its reload writes by itself: that passed, and cleared it
+    of suspicion, again and again, each time with one more intent in its history.
+    """
+    with World(serve=[perform]) as world:
+        refused = _dislike(world, "ends", "r")
+        world.start(perform, [["once", 3], ["child", [["tell", 1]]]], id="r")
+        world.run_to_rest()
+        assert 2 <= refused["refused"] <= 3
+        assert world.store.commits < 20
+        assert world.status("r") == "attention"
+        assert len(world.history("r")) < 6
+        assert len(world.rows()) == 1
+        world.store.refuse = lambda _: None
+        world.play(_retried(world, "r"))
+        assert world.result("r") == 4
+        assert world.audit_all() == []

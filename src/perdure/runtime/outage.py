@@ -34,13 +34,11 @@ def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
                 node.on_load.aside.runs.discard(run.id)
         again.extend(failed.entries)
     for entry in again:
-        if isinstance(entry, Item):
-            entry.asked_before = True
+        _again(node, entry)
     for failed in works:
         for reply, value in failed.replies:
             if isinstance(value, BaseException) and not reply.done():
                 reply.set_exception(value)
-    node.queue.extendleft(entry for entry in reversed(again) if not isinstance(entry, Tick))
     if isinstance(error, StoreLost):
         lose(node, error)
         return
@@ -52,6 +50,14 @@ def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
         node.pause_s = min(PAUSE_MAX_S, node.pause_s * 2)
     else:
         _blame(node, error, works[0])
+
+
+def _again(node: Node, entry: Entry) -> None:
+    """Fold an entry again, together with what brings its run back: so it is tried as a whole."""
+    if isinstance(entry, Item):
+        entry.asked_before = True
+    if not isinstance(entry, Tick):  # what is due is so after a reload too
+        node.on_load(run_of(entry), entry)
 
 
 def _drop(node: Node, run: LiveRun) -> None:

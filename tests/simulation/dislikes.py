@@ -32,6 +32,14 @@ def _all(batch: Batch, run: str) -> bool:
 WAYS: dict[str, Callable[[Batch, str], bool]] = {"ends": _ends, "all but attention": _all_but_attention, "all": _all}
 
 
+# More refusals in one life are an endless loop: there are some ten in most.
+REFUSED_MAX = 1_000
+
+
+class Spins(SystemExit):
+    """The engine tries for ever what is refused. An event loop lets this out at once."""
+
+
 class Dislikes:
     """Shape: `runs` maps ids to what is refused of the run, and how often still; `guilty` are all that a refusal may be
     blamed on, a parent too with whose facts its child begins; `done` counts refusals.
@@ -59,4 +67,6 @@ class Dislikes:
                 self.runs[run] = dislikes, left - 1
                 self.guilty.update(new.parent for new in batch.starts if new.ref.id == run and new.parent)
                 self.done["refused"] += 1
+                if self.done["refused"] > REFUSED_MAX:
+                    raise Spins(f"what is written of {run} was refused {REFUSED_MAX} times")
                 raise BatchRefused(f"it dislikes run {run}")

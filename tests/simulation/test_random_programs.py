@@ -19,6 +19,7 @@ import pytest
 
 from perdure.errors import StoreDamaged
 from perdure.testing.programs import OPERATIONS, effects, perform
+from tests.simulation.dislikes import Spins
 from tests.simulation.driver import CRASHES, FAULTS, OUTAGES, Simulation, alone, kinds
 
 # How often, beside each thing that a client does, the store begins to refuse what a run writes, or takes all again.
@@ -53,7 +54,7 @@ def live(seed: int, store: str = "memory:", runs: int = RUNS, refusals: float = 
     with Simulation(seed, store=store, refusals=refusals) as simulation:
         try:
             live_in(simulation, runs)
-        except Exception as error:
+        except (Exception, Spins) as error:
             error.add_note(f"seed {seed} over {store}")
             raise
         return Figures(Counter(simulation.done), simulation.fired, kinds(simulation.witness.starts))

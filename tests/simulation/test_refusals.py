@@ -16,6 +16,23 @@ from tests.simulation import flows
 from tests.simulation.dislikes import Dislikes
 
 
+@perdure.task
+async def undo_slowly(n: int, result: int) -> None:
+    """A compensation that takes an hour."""
+    flows.BEGUN[f"undo {n}"] += 1
+    await asyncio.sleep(3600)  # durable
+
+
+@perdure.task(compensate=undo_slowly)
+async def take(n: int) -> int:
+    return n
+
+
+@perdure.workflow
+async def takes_and_calls(n: int) -> int:
+    return await take(n) + await flows.sleeps(60.0, 1)
+
+
 @perdure.graph
 def booked(n: int) -> None:
     """A booking, and a step that goes on until it is cancelled."""
@@ -30,6 +47,7 @@ FAILS_IN_A_CHILD = [["child", [["step", 1], ["fail", 1]]]]
 @pytest.fixture(autouse=True)
 def _clean() -> None:
     effects.clear()
+    flows.BEGUN.clear()
 
 
 @pytest.mark.parametrize("how", ["retry", "fork"])
@@ -186,4 +204,26 @@ def test_d3_a_run_that_begins_a_child_in_the_refused_batch_is_found_at_once() ->
         world.store.refuse = lambda _: None
         world.play(_retried(world, "r"))
         assert world.result("r") == 4
+        assert world.audit_all() == []
+
+
+def test_s19_a_forced_end_that_needs_attention_goes_on_without_the_code() -> None:
+    """Goal: its compensation is refused, and a person resumes it: it does not wait for a child of which it was told."""
+    with World(serve=[takes_and_calls]) as world:
+        world.start(takes_and_calls, 3, id="r")
+        world.advance("1s")
+        refused = _dislike(world, "ends", "r")
+        world.run_to_rest()
+        first = refused["refused"]
+        assert world.status("r") == "attention"
+        world.cancel("r", force=True)
+        world.run_to_rest()
+        assert refused["refused"] > first > 0
+        assert world.status("r") == "attention"
+        world.store.refuse = lambda _: None
+        world.play(_retried(world, "r"))
+        world.run_to_rest()
+        assert world.status("r") == "cancelled"
+        assert {row.status for row in world.rows()} <= {"cancelled", "completed"}
+        assert flows.BEGUN["undo 3"] == 2
         assert world.audit_all() == []

@@ -431,7 +431,7 @@ class Loader:
             if isinstance(history, PerdureError):
                 raise history
             if forced(history):
-                self._forced(run, row, history)
+                self.forced(run, row, history)
             elif one.snapshot is None:
                 rebuild(run.decider, history)
                 check_frontier(run.decider, row.seq, row.asked_n, row.asked_h)
@@ -449,7 +449,7 @@ class Loader:
         run.decider.release(row.updated_at)  # a retry that was due when the row was written may have begun
         self.join(run, entries)
 
-    def _forced(self, run: LiveRun, row: RunRow, history: list[tuple[int, f.AnyFact]]) -> None:
+    def forced(self, run: LiveRun, row: RunRow, history: Iterable[tuple[int, f.AnyFact]]) -> None:
         """A run that is being ended without its code: only what it owes is folded."""
         run.decider = Forced(row.id, row.workflow, self.node.advance.catalogue)
         for seq, fact in history:

@@ -27,7 +27,7 @@ from perdure.model.command import StartChild
 from perdure.model.run import Life, RunRow
 from perdure.runtime.desk import unknown_step
 from perdure.runtime.live import LiveRun
-from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay, stamp, stood_on
+from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, forced, make, replay, stamp, stood_on
 from perdure.runtime.work import Install, Item
 from perdure.state.store import Loaded, NewRun
 
@@ -173,7 +173,10 @@ class Revive:
             if isinstance(message, m.Retry):
                 refuse_to_guess(row.id, known)
             run = self._made(one)
-            self._replayed(run, known, last=row.seq + 1)
+            if forced(known):  # what was begun without its code goes on so
+                self.loader.forced(run, one.row, effective(known, "graph"))
+            else:
+                self._replayed(run, known, last=row.seq + 1)
             if isinstance(message, m.Cancel) and run.decider.cancelled is not None:
                 run.decider.drop()
                 self.loader.keep(one.row, item)  # a second cancel changes nothing

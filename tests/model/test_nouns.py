@@ -154,7 +154,7 @@ def test_settings_come_from_the_environment_and_are_bounded() -> None:
         ({"PERDURE_ASYNC_MAX": "many"}, {}, "PERDURE_ASYNC_MAX"),
         ({"PERDURE_ASYNC_MAX": "0"}, {}, "PERDURE_ASYNC_MAX"),
         ({}, {"asink_max": 1}, "asink_max"),
-        ({"PERDURE_DURABILITY": "maybe"}, {}, "durability"),
+        ({"PERDURE_DURABILITY": "maybe"}, {}, "PERDURE_DURABILITY"),
     ):
         with pytest.raises(BadCall, match=says):
             Settings.from_environment(environment, **named)

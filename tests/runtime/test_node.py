@@ -369,6 +369,33 @@ def test_a_batch_that_cannot_be_written_for_an_unforeseen_reason_blames_one_run(
         assert world.audit_all() == []
 
 
+@pytest.mark.parametrize("flight", [0, 1], ids=["on the loop", "in flight"])
+def test_what_follows_from_a_commit_and_fails_costs_no_run_anything(flight: float, caplog: Any) -> None:
+    """Goal: an unforeseen error between a commit and its attempts: callers are told, every run goes on, none is blamed."""
+    broken: list[Any] = []
+    with World("memory:", serve=[fails_at_first, gives_much]) as world:
+        world.start(gives_much, 3, id="one")
+        world.store.flight = lambda: flight
+        begin = world.engine.node.pools.begin
+
+        def begins(attempts: Any) -> None:
+            if len(broken) < 3:
+                broken.append(attempts)
+                raise RuntimeError("unforeseen")
+            begin(attempts)
+
+        world.engine.node.pools.begin = begins  # type: ignore[method-assign]
+        MENDED.set()
+        world.start(fails_at_first, 7, id="two")
+        world.signal("one", "go", 1)
+        world.signal("two", "go", 1)
+        world.run_to_rest()
+        assert len(broken) == 3
+        assert (world.result("one"), world.result("two")) == ("xxx", 7)
+        assert world.audit_all() == []
+    assert "what follows from a commit was not done" in caplog.text
+
+
 @task
 async def lasts() -> None:
     await asyncio.Event().wait()

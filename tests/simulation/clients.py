@@ -13,8 +13,10 @@ from typing import Any
 from perdure.errors import EngineStopped, StoreLost, StoreUnavailable, WrongState
 from perdure.runtime.client import Client
 from perdure.runtime.desk import Desk
+from perdure.state.store import BatchRefused
 from perdure.testing import SimulatedCrash, World
 from perdure.testing.programs import SIGNAL
+from tests.simulation.dislikes import Dislikes
 
 # What an answer cannot be had for now: the client says it again, with the same request id.
 AGAIN = (StoreUnavailable, EngineStopped)
@@ -38,6 +40,8 @@ class Clients:
         self.world, self.seed, self.random = world, seed, random
         self.witness = Witness()
         self.done: Counter[str] = Counter()
+        self.dislikes = Dislikes(random, self.done)
+        world.store.refuse = self.dislikes
 
     def survive(self, act: Callable[[], Any]) -> Any:
         """Do something in the world, again after each death of its engine, until there is an answer."""
@@ -68,7 +72,17 @@ class Clients:
             except AGAIN:
                 self.done["asked again"] += 1
                 self.let_pass(self.random.choice((0.1, 1, 5)))
+            except BatchRefused as error:
+                self._refused(error)
         raise AssertionError("the store never came back")
+
+    def _refused(self, error: BatchRefused) -> None:
+        """The engine may have given the run up, until it is started again; the store may take all by then."""
+        self.done["told of a refusal"] += 1
+        assert any(run in str(error) for run in self.dislikes.guilty), error
+        if self.random.random() < 0.5:
+            self.dislikes.lift()
+        self.survive(self.world.restart)
 
     async def _asked(self, engine: Desk, ask: Callable[[Desk], Awaitable[Any]]) -> Any:
         if self.random.random() < 0.4:

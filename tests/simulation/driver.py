@@ -27,10 +27,11 @@ class Simulation:
 
     def __init__(
         self, seed: int, *, faults: tuple[FaultKind, ...] = FAULTS, faults_max: int = 12, store: Any = "memory:",
-        restarts: bool = True,
+        restarts: bool = True, refusals: float = 0.0,
     ) -> None:  # fmt: skip
         self.seed, self.random = seed, Random(seed)
         self.faults, self.left, self.restarts = faults, faults_max, restarts
+        self.refusals = refusals
         self.chance = self.random.choice((0.05, 0.2, 0.5))
         random = self.random
         self.world = World(
@@ -41,6 +42,7 @@ class Simulation:
         )  # fmt: skip
         self.clients = Clients(self.world, seed, random)
         self.witness, self.done = self.clients.witness, self.clients.done
+        self.dislikes = self.clients.dislikes
         self.world.store.choose = self._chosen
         flights = random.choice(((0,), (0, 0.01), (0, 0.001, 1), (0, 2, 60)))  # seconds in a thread (S30)
         self.world.store.flight = lambda: self.random.choice(flights)
@@ -64,6 +66,8 @@ class Simulation:
 
     def stumble(self) -> None:
         """Time passes, or the engine is killed, stopped, away."""
+        if self.refusals and self.random.random() < self.refusals:
+            self.dislike()
         chance = self.random.random()
         if not self.restarts or chance < 0.8:
             self.clients.let_pass(self.random.choice((0, 0.001, 0.01, 1, 30, 3600)))
@@ -118,6 +122,14 @@ class Simulation:
             act(run)
             self.stumble()
 
+    def dislike(self) -> None:
+        """The store begins to refuse what a run writes, be it one that has yet to start or a child, or takes all again."""
+        if self.dislikes.runs and self.random.random() < 0.5:
+            self.dislikes.lift()
+            return
+        known = [row.id for row in self.clients.survive(self.world.rows) if not row.life.ended]
+        self.dislikes.add(self.random.choice([*known, f"flow-{len(self.witness.starts)}"]))
+
     def force(self, run: str) -> None:
         self.clients.cancel(run, force=True)
 
@@ -127,14 +139,18 @@ class Simulation:
     def end(self) -> None:
         """No more faults: what is left must come to rest by itself (L3)."""
         self.left = 0
+        self.dislikes.lift()
+        if self.refusals:  # what was given up is so until the next start
+            self.clients.survive(self.world.restart)
         for _ in range(2):  # the first may find the store lost, and be over at once
             self.clients.survive(self.world.run_to_rest)
         for row in self.clients.survive(self.world.rows):
-            # Three deaths in a minute condemn a run that was carried alone; a person lets it go on (S15, S19).
+            # Three deaths in a minute condemn a run that was carried alone (S15), a store refuses what a run writes
+            # (D3): a person lets it go on (S19).
             cause = msgspec.json.decode(row.outcome or b"{}", type=Outcome).cause
-            if row.life is Life.ATTENTION and cause == "suspect":
+            if row.life is Life.ATTENTION and cause in {"suspect", "not_recorded"}:
                 self.clients.retry(row.id)
-                self.done["suspect let go on"] += 1
+                self.done[f"{cause} let go on"] += 1
                 self.clients.survive(self.world.run_to_rest)
 
     # --- what must hold --------------------------------------------------------------------------------
@@ -149,6 +165,11 @@ class Simulation:
                 assert row.life.ended, f"{row.id} is {row.status}, waits for {row.wait}"
             elif not row.life.ended and row.status != "attention":
                 assert row.wait.signals or row.wait.children, f"{row.id} is {row.status} and nothing will ever wake it"
+        for run in rows:
+            blamed = [fact for fact in self.world.history(run) if isinstance(fact, f.AttentionSet)]
+            assert run in self.dislikes.guilty or all(fact.cause != "not_recorded" for fact in blamed), (
+                f"{run}: {blamed}"
+            )
         self._check_messages(rows)
         self._check_effects()
         found = self.world.audit_all()

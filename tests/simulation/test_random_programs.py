@@ -1,6 +1,6 @@
 """Random programs and graphs under random deaths and store faults, with clients that say everything twice.
 
-Each seed is one life of a machine. When no more faults come, every run ends or says what it waits for, nothing that was
+Each seed is one life of a machine, the same whatever the interpreter's hashes. When no more faults come, every run ends or says what it waits for, nothing that was
 acknowledged is missing or doubled, nothing was done twice that may be done once, and every history verifies.
 `PERDURE_TORTURE_SEED` and `PERDURE_TORTURE_S` choose where the long variant begins, and how long it goes on.
 """
@@ -8,6 +8,8 @@ acknowledged is missing or doubled, nothing was done twice that may be done once
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,7 +19,21 @@ import pytest
 
 from perdure.errors import StoreDamaged
 from perdure.testing.programs import OPERATIONS, effects, perform
+from tests.simulation.dislikes import Spins
 from tests.simulation.driver import CRASHES, FAULTS, OUTAGES, Simulation, alone, kinds
+
+# How often, beside each thing that a client does, the store begins to refuse what a run writes, or takes all again.
+REFUSALS = 0.4
+# Tells what some lives wrote, batch by batch.
+TOLD = """
+from tests.simulation.test_random_programs import REFUSALS, Simulation, live_in
+for seed, refusals in (34, 0.0), (34, REFUSALS), (135, 0.0), (135, REFUSALS):
+    with Simulation(seed, refusals=refusals) as simulation:
+        store = simulation.world.store
+        refuse = store.refuse
+        store.refuse = lambda batch: (print([(ref.id, seq) for ref, seq, *_ in batch.facts]), refuse(batch))
+        live_in(simulation, 4)
+"""
 
 pytestmark = pytest.mark.simulation
 
@@ -33,19 +49,23 @@ class Figures(NamedTuple):
     kinds: Counter[str]
 
 
-def live(seed: int, store: str = "memory:", runs: int = RUNS) -> Figures:
+def live(seed: int, store: str = "memory:", runs: int = RUNS, refusals: float = 0.0) -> Figures:
     """One life with everything: deaths, outages, cancels, retries."""
-    with Simulation(seed, store=store) as simulation:
+    with Simulation(seed, store=store, refusals=refusals) as simulation:
         try:
-            simulation.begin(runs)
-            simulation.send_signals()
-            simulation.disturb(runs)
-            simulation.end()
-            simulation.check()
-        except Exception as error:
+            live_in(simulation, runs)
+        except (Exception, Spins) as error:
             error.add_note(f"seed {seed} over {store}")
             raise
         return Figures(Counter(simulation.done), simulation.fired, kinds(simulation.witness.starts))
+
+
+def live_in(simulation: Simulation, runs: int) -> None:
+    simulation.begin(runs)
+    simulation.send_signals()
+    simulation.disturb(runs)
+    simulation.end()
+    simulation.check()
 
 
 def something_was_done(lives: list[Figures]) -> None:
@@ -75,6 +95,33 @@ def test_nothing_is_lost_whatever_fails(first: int) -> None:
 def test_nothing_is_lost_whatever_fails_over_sqlite(tmp_path: Path) -> None:
     """Goal: the same over the store that users have."""
     something_was_done([live(seed, f"sqlite:///{tmp_path / f'{seed}.db'}") for seed in range(300, 330)])
+
+
+@pytest.mark.parametrize("first", [400, 450, 500, 550])
+def test_nothing_is_lost_where_the_store_refuses_single_runs(first: int) -> None:
+    """Goal: fifty lives with all of that, and a store that refuses what some runs write, for a while or for good: they
+    alone need attention, or are given up until the next start; the others go on, and so do they when it takes all again.
+    """
+    lives = [live(seed, refusals=REFUSALS) for seed in range(first, first + 50)]
+    something_was_done(lives)
+    done = sum((one.done for one in lives), Counter[str]())
+    assert min(done["disliked"], done["refused"]) > 100
+    assert min(done["told of a refusal"], done["not_recorded let go on"]) > 5
+
+
+@pytest.mark.slow
+def test_a_life_is_the_same_whatever_the_interpreters_hashes() -> None:
+    """Goal: a seed that fails is to fail again: no order that the store sees depends on a set of strings."""
+    told = {_told(hashes) for hashes in ("0", "1", "2")}
+    assert len(told) == 1
+    assert len(told.pop().splitlines()) > 20
+
+
+def _told(hashes: str) -> str:
+    environment = {**os.environ, "PYTHONHASHSEED": hashes, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", TOLD]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
 
 
 @pytest.mark.parametrize("faults", [CRASHES, OUTAGES], ids=["deaths", "outages"])
@@ -127,7 +174,7 @@ def test_torture(tmp_path: Path) -> None:
     until, seed, lives = time.monotonic() + SECONDS, SEED, []
     while time.monotonic() < until:
         store = f"sqlite:///{tmp_path / f'{seed}.db'}" if seed % 10 == 0 else "memory:"
-        lives.append(live(seed, store, runs=3 + seed % 8))
+        lives.append(live(seed, store, runs=3 + seed % 8, refusals=REFUSALS if seed % 2 else 0.0))
         seed += 1
     something_was_done(lives)
     print(f"{len(lives)} lives from seed {SEED}")

@@ -137,7 +137,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'w.db'}"
 
 
-def _say(world: World, run: str, name: str, value: Any, earlier_us: int = 0) -> None:
+def _say(world: World, run: str, name: str, value: Any, *, earlier_us: int = 0, request: str | None = None) -> None:
     """A client of another process speaks while no engine runs; its clock is behind by so much."""
 
     async def said() -> None:
@@ -146,7 +146,7 @@ def _say(world: World, run: str, name: str, value: Any, earlier_us: int = 0) -> 
             store = await SqliteStore.open_client(store.path, world.settings)
         clock = EngineClock(wall_ns=lambda: (world.clock.wall_us() - earlier_us) * 1_000)
         client = Client(store, world.settings, clock, Registry(world.served))
-        await client.signal(run, name, value)
+        await client.signal(run, name, value, request_id=request)
         if store is not world.store.inner:
             await store.close()
 
@@ -178,6 +178,20 @@ def test_s11_fridays_approval_beats_saturdays_deadline(address: str, said_s: flo
             assert fired.at == due
         times = [fact.at for fact in world.history("r")]
         assert times == sorted(times)
+        assert world.audit_all() == []
+
+
+def test_s11_what_was_said_after_the_timer_that_ended_its_run_is_refused(address: str) -> None:
+    """Goal: its sender is not told of a fact that there is none of: the timer was due before, and the run was over."""
+    with World(address, serve=[flows.naps]) as world:
+        world.start(flows.naps, 60.0, id="r")
+        world.die()
+        world.clock.advance(100)
+        _say(world, "r", "n", 1, request="late")
+        world.run_to_rest()
+        assert world.status("r") == "completed"
+        assert world.play(world.store.answers(["late"]))["late"] == ("r", b'{"refused":true}')
+        assert world.play(world.store.inbox(0, 10)) == []
         assert world.audit_all() == []
 
 

@@ -12,11 +12,14 @@ from perdure import task, wait_signal, workflow
 # How often the code of each step was begun: (run, step, argument).
 made: Counter[tuple[str, str, int]] = Counter()
 gate = threading.Event()
+# The signals that a flow's code has gone on from.
+heard: list[int] = []
 
 
 def fresh() -> None:
     """Forget what was made."""
     made.clear()
+    heard.clear()
     gate.clear()
 
 
@@ -63,6 +66,15 @@ async def waits(number: int) -> int:
     """A step, a wait, and a step."""
     before = await look(number)
     return await look(before + await wait_signal("go", int))
+
+
+@workflow
+async def hears(count: int) -> list[int]:
+    values = []
+    for _ in range(count):
+        values.append(await wait_signal("go", int))
+        heard.append(values[-1])
+    return values
 
 
 RESULT = {"sum": 14, "go": 7, "length": 5_000, "slow": 3}

@@ -10,6 +10,8 @@ import pytest
 
 import perdure
 from perdure.errors import StoreError, StoreLost
+from perdure.runtime.live import LiveRun
+from perdure.runtime.work import Item
 from perdure.state.sqlite import SqliteStore
 from perdure.state.sqlite_pace import BESIDE_MAX, LOOK_EVERY, Pace
 from tests.crash.harness import audited, until_async
@@ -127,3 +129,77 @@ async def test_s30_a_commit_that_fails_in_a_thread_loses_the_store(monkeypatch: 
     async with perdure.open(ADDRESS, [programs.waits], **programs.SETTINGS) as engine:
         assert {one.id async for one in engine.runs()} == {"a"}
     await audited(ADDRESS, programs.waits)
+
+
+async def test_s30_folding_goes_on_beside_a_commit_and_is_told_when_it_is_durable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Goal: during a COMMIT in a thread a run ends; that is seen after the next COMMIT, by callers and waiters alike."""
+    free, begun, let = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
+    free.set()
+
+    def hold(store: SqliteStore) -> None:
+        if threading.current_thread().name.startswith("perdure-commit") and not free.is_set():
+            begun.release()
+            assert let.acquire(timeout=60)
+
+    beside_the_loop(monkeypatch, hold)
+    programs.fresh()
+    async with perdure.open(ADDRESS, [programs.hears], **programs.SETTINGS) as engine:
+        run = await engine.start(programs.hears, 2, id="a")
+        await until_async(lambda: engine.node.flying is None, "all is committed")
+        free.clear()
+        first = asyncio.create_task(run.signal("go", 1))
+        await until_async(lambda: begun.acquire(blocking=False), "the first COMMIT is under way")
+        second, result = asyncio.create_task(run.signal("go", 2)), asyncio.create_task(run.result("60s"))
+        await until_async(lambda: programs.heard == [1, 2], "its code has gone on to its end")
+        assert not first.done()
+        let.release()
+        await first
+        await until_async(lambda: begun.acquire(blocking=False), "the second COMMIT is under way")
+        assert not second.done()
+        assert not result.done()
+        assert await run.status() != "completed"
+        free.set(), let.release()
+        await second
+        assert await result == [1, 2]
+    await audited(ADDRESS, programs.hears)
+
+
+async def test_s30_what_cannot_be_folded_beside_a_commit_is_set_aside_when_that_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Goal: an unforeseen error while folding ahead costs its own run, and nothing of the commit in flight."""
+    free, begun = threading.Event(), threading.Event()
+    free.set()
+
+    def hold(store: SqliteStore) -> None:
+        if threading.current_thread().name.startswith("perdure-commit") and not free.is_set():
+            begun.set()
+            assert free.wait(60)
+
+    beside_the_loop(monkeypatch, hold)
+    programs.fresh()
+    async with perdure.open(ADDRESS, [programs.hears], **programs.SETTINGS) as engine:
+        good, bad = [await engine.start(programs.hears, 2, id=id) for id in ("good", "bad")]
+        await until_async(lambda: engine.node.flying is None, "all is committed")
+        fold, broken = engine.node.fold_into, []
+
+        def fold_into(run: LiveRun, item: Item) -> None:
+            if run.id == "bad":
+                broken.append(engine.node.flying is not None)
+                raise RuntimeError("cannot be folded")
+            fold(run, item)
+
+        monkeypatch.setattr(engine.node, "fold_into", fold_into)
+        free.clear()
+        first = asyncio.create_task(good.signal("go", 1))
+        await until_async(begun.is_set, "a COMMIT is under way")
+        wrong, second = asyncio.create_task(bad.signal("go", 1)), asyncio.create_task(good.signal("go", 2))
+        await until_async(lambda: broken == [True], "it broke beside the COMMIT")
+        free.set()
+        await asyncio.gather(first, second)
+        assert await good.result("60s") == [1, 2]
+        await wrong
+        assert (await bad.status(), broken) == ("attention", [True])
+    await audited(ADDRESS, programs.hears)

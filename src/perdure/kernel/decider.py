@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import msgspec
 
 from perdure.kernel.attempt import DOUBTFUL
-from perdure.kernel.steps import STUCK, Child, Undo
+from perdure.kernel.steps import LET_GO, STUCK, Child, Undo
 from perdure.model import fact as f
 from perdure.model.command import Abandon, Activity, CancelChild, Command
 from perdure.model.failure import Failure
@@ -244,7 +244,10 @@ class Decider:
                 self.fresh[fact.key] = step
 
     def _on_resumed(self, _: f.RunResumed) -> None:
-        """A compensation that had failed for good is tried again (S19)."""
+        """What had begun was let go of (S16); a compensation that had failed for good is tried again (S19)."""
+        for step in self.open.values():
+            if step.intent:
+                step.intent = LET_GO
         undoing = self.undoing
         if undoing is not None and undoing.due == STUCK:
             undoing.due, undoing.asked_at = None, self.now

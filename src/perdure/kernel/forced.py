@@ -55,12 +55,12 @@ class Forced(Decider):
         return node.name if node is not None else _SCOPE.sub("", key).rpartition("#")[0]
 
     def _on_completed(self, fact: f.StepCompleted) -> None:
+        if fact.key.startswith(UNDO):
+            self._undone_before(fact.key)
+        elif fact.key not in self.open:
+            self._owe_from(fact)
         if fact.key in self.open:
             Decider._on_completed(self, fact)
-        elif fact.key.startswith(UNDO):
-            self._undone_before(fact.key)
-        else:
-            self._owe_from(fact)
 
     def _undone_before(self, undo: str) -> None:
         """Strike out what was undone: of the generation that is named, else of the newest that owes it."""
@@ -96,7 +96,12 @@ class Forced(Decider):
         self._owed = {(owed.generation, owed.key): owed for owed in fact.owed}
 
     def _on_retried(self, fact: f.RunRetried) -> None:
+        """The run went on: a forced end before that is over, and what was done since is owed (S21)."""
         self.steps_generation = fact.generation
+        self.intent = self.undoing = self.cancelled = self.trouble = None
+        self.ended = False
+        for one in (self.open, self.fresh, self.retries, self.owed, self.commands, self.decisions, self._tried):
+            one.clear()
         if self.spec.kind == "graph":
             self.generation = fact.generation
 

@@ -13,6 +13,8 @@ from perdure.model.workflow import WorkflowSpec
 UNDO = "undo:"
 # The due time of a compensation that failed for good: never, until a person says otherwise.
 STUCK = -1
+# In place of the epoch of an intent: the run has stopped since, and what may have begun is in doubt (S16).
+LET_GO = -1
 # How a graph's node stands.
 WAITING, OPEN, SUCCEEDED, FAILED, SKIPPED = range(5)
 

@@ -76,7 +76,7 @@ def queue(node: Node, item: Item, message: m.Start) -> None:
 
 def refused(node: Node, work: Work, ids: frozenset[str]) -> None:
     """Starts whose id was in use: nothing of them is told or begun, what was folded is forgotten; the store's row answers."""
-    for run_id in ids:
+    for run_id in [run_id for run_id in work.starts if run_id in ids]:
         run, item = work.starts.pop(run_id)
         work.replies = [(reply, value) for reply, value in work.replies if value != run_id or reply is not item.reply]
         if run is not None:

@@ -250,7 +250,7 @@ class Advance:
     def keep(self, message: m.Message) -> None:
         """A row of the inbox, folded when its run is in memory."""
         self.work.batch.inbox.append(message)  # type: ignore[arg-type]
-        self.work.loads.add(message.run)
+        self.work.loads[message.run] = None
 
     def at(self, run: LiveRun, time: int = 0) -> int:
         """The time of a fact: the engine's, or a message's own, never below that of the run's last fact."""
@@ -383,18 +383,19 @@ class Advance:
             run.decider.release(until)
             self.work.runs[run] = None
 
-    def message(self, run: LiveRun, message: m.Message) -> None:
-        """Fold one message; the timers that were due before it come first (S11)."""
+    def message(self, run: LiveRun, message: m.Message) -> bool:
+        """Fold one message; the timers that were due before it come first (S11). False: they have ended the run."""
         due = run.decider.timer_due()
         if due is not None and due < (message.at or self.now):
             self.tick(run, (message.at or self.now) - 1)
             if run.life is not Life.LIVE:
-                return
+                return False
         if message.request:
             if message.request in run.requests:
-                return
+                return True
             run.requests.add(message.request)
         HANDLERS[type(message)](self, run, message)
+        return True
 
     # --- what a commit says of each run -----------------------------------------------------------------
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from perdure.runtime.loader import Loader
 
 log = logging.getLogger("perdure.loader")
+# How long what writes beside the queue waits for a store that takes nothing.
+RETRY_S = 0.2
 
 
 class Aside:
@@ -35,9 +37,29 @@ class Aside:
         self.moving: set[str] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
+    async def may_write(self, run_id: str) -> bool:
+        """Whether a run may write beside the queue now: those that are suspected get batches of their own there too.
+
+        False: what was read of it may be out of date by now. Raises: why the store takes nothing.
+        """
+        node = self.node
+        if not node.suspects or node.alone(run_id):
+            return True
+        if node.lost is not None:
+            raise node.lost
+        node.wake()
+        await asyncio.sleep(0 if node.failed is None else RETRY_S)
+        return False
+
     def needs_attention(self, run: LiveRun, row: RunRow, trouble: Trouble, entries: list[Any]) -> None:
         """Write that a run needs attention, from its row alone; what waited for it follows."""
         advance = self.node.advance
+        if self.node.suspects and not self.node.alone(run.id):
+            run.decider.drop()
+            self.loader(run.id, None)
+            self.loader.later(run.id, entries)
+            self.node.wake()
+            return
         log.warning("run %s needs attention: %s", run.id, trouble.reason)
         self.loader.left(run.id)  # what else was read of it must not join beside this
         self.moving.add(run.id)
@@ -72,6 +94,8 @@ class Aside:
     async def _quarantine(self, run_id: str, trouble: Trouble, entries: list[Any]) -> None:
         node = self.node
         found = await node.store.load([run_id])
+        while not await self.may_write(run_id):
+            found = await node.store.load([run_id])
         present = node.advance.runs.get(run_id)
         if present is not None and present.life is Life.LIVE:
             node.advance.now = node.clock.now_us()
@@ -114,6 +138,7 @@ class Aside:
         for entry in entries:
             if isinstance(entry, Attempt):
                 self.node.advance.work.attempts.append(entry)
+                self.node.advance.work.entries.append(entry)  # should that commit fail, it is folded again
             elif isinstance(entry, Item):
                 self.loader(run_id, entry)
 

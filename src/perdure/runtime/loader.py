@@ -210,12 +210,12 @@ class Loader:
             return
         present, joining = node.advance.runs.get(run_id), self.joining.get(run_id)
         if run_id in self.aside.moving or (present is not None and not present.placed):
-            self._later(run_id, entries)
+            self.later(run_id, entries)
             return
         forced = next((entry for entry in entries if _is_forced(entry)), None)
         if forced is not None and one is not None and one.row.life is Life.LIVE and one.row.seq:
             ended = await self.revive.force(run_id, forced)
-            self._later(run_id, [entry for entry in entries if entry is not forced or not ended])
+            self.later(run_id, [entry for entry in entries if entry is not forced or not ended])
             return
         if present is not None and present.life is Life.LIVE:
             node.post(Install(present, entries))
@@ -232,7 +232,7 @@ class Loader:
         else:
             self._live(one, history, entries, children)
 
-    def _later(self, run_id: str, entries: list[Any]) -> None:
+    def later(self, run_id: str, entries: list[Any]) -> None:
         """It is looked at again: it moves, and what it will be is not durable yet."""
         self.moving = True
         for entry in entries:
@@ -383,7 +383,7 @@ class Loader:
             if isinstance(history, PerdureError):
                 raise history
             if forced(history):
-                self._forced(run, row, history)
+                self.forced(run, row, history)
             elif one.snapshot is None:
                 rebuild(run.decider, history)
                 check_frontier(run.decider, row.seq, row.asked_n, row.asked_h)
@@ -401,7 +401,7 @@ class Loader:
         run.decider.release(row.updated_at)  # a retry that was due when the row was written may have begun
         self.join(run, entries)
 
-    def _forced(self, run: LiveRun, row: RunRow, history: list[tuple[int, f.AnyFact]]) -> None:
+    def forced(self, run: LiveRun, row: RunRow, history: Iterable[tuple[int, f.AnyFact]]) -> None:
         """A run that is being ended without its code: only what it owes is folded."""
         run.decider = Forced(row.id, row.workflow, self.node.advance.catalogue)
         for seq, fact in history:

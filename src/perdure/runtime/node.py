@@ -18,7 +18,8 @@ from perdure.clock import Clock
 from perdure.errors import EngineStopped, PerdureError, StoreError, StoreUnavailable
 from perdure.model import message as m
 from perdure.model.run import Life
-from perdure.runtime.admission import fold_start, queue, refused
+from perdure.runtime.acting import act
+from perdure.runtime.admission import fold_start, queue
 from perdure.runtime.advance import Advance
 from perdure.runtime.attempt import Attempt
 from perdure.runtime.dues import Dues
@@ -27,16 +28,12 @@ from perdure.runtime.live import Ended, LiveRun
 from perdure.runtime.outage import fail, isolate
 from perdure.runtime.pools import Pools
 from perdure.runtime.watchdog import Watchdog
-from perdure.runtime.work import Entry, Install, Item, Probe, Tick, Work, run_of
+from perdure.runtime.work import Entry, Install, Item, Tick, Work, run_of
 from perdure.settings import Settings
 from perdure.state.store import BatchRefused, Committed, WholeStore
 
 log = logging.getLogger("perdure.node")
-# After a failed commit: the first pause before the next try.
-PAUSE_FIRST_S = 0.05
 PROGRESS_EVERY_S = 1.0
-# How many are looked at when one more rests: those that are due soon stay, and must not keep the others in memory.
-EVICT_TRIES = 4
 
 
 class Node:
@@ -57,7 +54,7 @@ class Node:
         self.stopping = False
         self.failed: StoreError | None = None
         self.lost: StoreError | None = None  # why nothing is written any more
-        self.pause_s = PAUSE_FIRST_S
+        self.pause_s = 0.0
         self.suspects: set[str] = set()
         self.folding: Any = None  # what is being folded: the run to blame, should that fail
         self.dues = Dues(self.advance.runs, clock, self.post)
@@ -151,10 +148,14 @@ class Node:
         entries, facts = work.entries, work.batch.facts
         facts_max, size_max = settings.batch_facts_max, settings.batch_bytes_max
         pending, ahead = advance.pending, self.flying is not None
-        while queue and len(facts) < facts_max and work.size < size_max:
+        while pending or (queue and len(facts) < facts_max and work.size < size_max):
+            if pending:  # what a run says to others goes into the batch of its facts, also where it was revived (S20)
+                self.folding = message = pending.popleft()
+                self._fold_inner(message)
+                continue
             if ahead and not self._ahead(queue[0]):
                 break
-            if self.suspects and not self._alone(work):
+            if self.suspects and not self.alone(run_of(queue[0])):
                 break
             entry = queue.popleft()
             entries.append(entry)
@@ -170,9 +171,6 @@ class Node:
                     advance.outcome(run, entry)
             else:
                 self._fold_other(entry)
-            while pending:
-                self.folding = message = pending.popleft()
-                self._fold_inner(message)
 
     def _ahead(self, entry: Entry) -> bool:
         """Whether this can be folded beside the commit in flight: what asks the store for a run waits until it is over."""
@@ -199,9 +197,9 @@ class Node:
             and isinstance(message, m.Signal | m.Cancel | m.ChildDone)
         )
 
-    def _alone(self, work: Work) -> bool:
-        """While runs are suspected of making the store refuse, each gets a batch of its own."""
-        run_id = run_of(self.queue[0])
+    def alone(self, run_id: str) -> bool:
+        """While runs are suspected of making the store refuse, each gets a batch of its own. False: it must wait."""
+        work = self.advance.work
         if work.solo and not work.empty():
             return work.solo == run_id
         work.solo = ""
@@ -242,8 +240,10 @@ class Node:
     def fold_into(self, run: LiveRun, item: Item) -> None:
         """Fold one message into a run in memory, and note what is to be told once that is durable."""
         advance, message = self.advance, item.message
-        advance.message(run, message)
         work = advance.work
+        if not advance.message(run, message):
+            self.on_load.recovery.too_late(item)
+            return
         if message.request:
             work.batch.answers.append((message.request, run.id, b'{"seq":%d}' % run.seq))
         if item.inbox_no:
@@ -314,7 +314,7 @@ class Node:
             fail(self, known, work)
             return
         if isinstance(answer, Committed):
-            self.act(work, answer)
+            act(self, work, answer)
         else:
             self.flying, self.flight = work, asyncio.ensure_future(answer)
             self.flight.add_done_callback(self._landed)
@@ -333,7 +333,7 @@ class Node:
         then, self.halted = self.halted, None
         error = answer.exception() if not answer.cancelled() else StoreUnavailable("the commit was given up")
         if error is None:
-            self.act(work, answer.result())
+            act(self, work, answer.result())
             if then is not None:
                 then()
             self.wake()
@@ -342,35 +342,6 @@ class Node:
         else:
             fail(self, StoreUnavailable(str(error)), work)
 
-    def act(self, work: Work, committed: Committed) -> None:
-        """The batch is durable: tell callers, begin attempts, let go of what has ended."""
-        self.pause_s = PAUSE_FIRST_S
-        if work.batch.facts:
-            self.suspects.discard(work.solo)
-        if committed.refused:
-            refused(self, work, committed.refused)
-        work.tell()
-        forget = self.pools.forget
-        for attempt in work.attempts:
-            forget(attempt)
-        for run_id, key in work.abandons:
-            self.pools.abandon(run_id, key)
-        self._begin(work)
-        ahead = self.advance.work.runs
-        for run in work.runs:
-            if run in ahead:  # it was folded further meanwhile: what became of it is told when that is durable too
-                continue
-            run.batch = None
-            if run.life is Life.LIVE:
-                self._rest(run)
-            else:
-                self._left(run)
-        for run_id in work.loads:
-            self.on_load(run_id, None)
-        for told in self.on_commit:
-            told(work)
-        self.dues.set_alarm()
-
     def _let_in(self) -> None:
         """Callers that waited for room in the queue may go on."""
         if self.room and len(self.queue) < self.settings.queue_max:
@@ -378,80 +349,6 @@ class Node:
                 if not waiter.done():
                     waiter.set_result(None)
             self.room.clear()
-
-    def _begin(self, work: Work) -> None:
-        if self.stopping:
-            return
-        runs, epoch, pools = self.advance.runs, self.epoch, self.pools
-        running = pools.running
-        attempts = []
-        for run, steps in work.begins:
-            if runs.get(run.id) is not run or run.life is not Life.LIVE:
-                continue
-            for wanted in steps:
-                probing = isinstance(wanted, Probe)
-                step: Any = wanted.step if isinstance(wanted, Probe) else wanted
-                known: Any = run.decider.open.get(step.key)
-                if known is not step or (not probing and step.due is not None):
-                    continue
-                if isinstance(wanted, Probe) and wanted.number != step.attempt:
-                    continue  # what was in doubt is known by now
-                there = running.get((run.id, step.key))
-                if (
-                    there is not None
-                    and there.number == step.attempt
-                    and not there.left
-                    and (there.probing or not probing)
-                ):
-                    there.step = step  # it still runs from before a reload (S14)
-                    continue
-                attempt = Attempt(run.id, step, epoch, run.progress.get(step.key) if run.progress else None, pools)
-                if isinstance(wanted, Probe):
-                    attempt.probing, attempt.after = True, wanted.after
-                attempts.append(attempt)
-        if attempts:
-            pools.begin(attempts)
-
-    def _rest(self, run: LiveRun) -> None:
-        """A run that lives on: note when it is due; it may leave memory when it only waits."""
-        if run.due is not None:
-            self.dues.note(run.due, run.id)
-        wait = run.wait
-        if wait.open:
-            self.resident.pop(run.id, None)
-        else:
-            self.resident[run.id] = None
-            self.resident.move_to_end(run.id)
-            for _ in range(EVICT_TRIES):
-                if len(self.resident) <= self.settings.runs_resident_max:
-                    break
-                self._evict()
-
-    def _evict(self) -> None:
-        """Let the run that was used least recently leave memory (S10)."""
-        run_id, _ = self.resident.popitem(last=False)
-        run = self.advance.runs.get(run_id)
-        if run is None or run.batch is not None or run in self.advance.work.runs or run.wait.open:
-            return
-        now = self.advance.now
-        if run.due is not None and run.due - now < 100 * (200 + 20 * run.seq):
-            self.resident[run_id] = None
-            return
-        del self.advance.runs[run_id]
-        run.decider.drop()
-        self.on_load.left(run_id)
-        self.on_evict(run)
-
-    def _left(self, run: LiveRun) -> None:
-        """A run that ended or needs attention leaves memory; those who wait for it are told."""
-        if self.advance.runs.get(run.id) is run:
-            del self.advance.runs[run.id]
-        self.resident.pop(run.id, None)
-        run.decider.drop()
-        self.on_load.left(run.id)
-        self.on_load.aside.runs.discard(run.id)
-        if run.id in self.waiters:
-            self.tell(run.ended())
 
     def tell(self, ended: Ended) -> None:
         """Those who wait for the run's end are told; what is told is durable."""

@@ -17,29 +17,20 @@ if TYPE_CHECKING:
     from perdure.runtime.work import Entry
 
 log = logging.getLogger("perdure.node")
-# After a failed commit: the longest pause before the next try.
-PAUSE_MAX_S = 2.0
+# After a failed commit: the first and the longest pause before the next try.
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 2.0
 
 
 def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
     """Nothing of the batch was shown to anyone: drop its runs, keep its messages, try again later."""
-    ahead, node.advance.work = node.advance.work, Work()
-    node.advance.pending.clear()
-    works = [work, ahead] if work is not None else [ahead]
-    again: list[Entry] = []
+    works = [_ahead(node)] if work is None else [work, _ahead(node)]
     for failed in works:
         for run in failed.runs:
             _drop(node, run)
-        again.extend(failed.entries)
-        node.note_due = node.note_due or failed.batch.note is not None
-    for entry in again:
-        if isinstance(entry, Item):
-            entry.asked_before = True
+            if not isinstance(error, BatchRefused):  # whether its attention is taken is not known yet
+                node.on_load.aside.runs.discard(run.id)
     for failed in works:
-        for reply, value in failed.replies:
-            if isinstance(value, BaseException) and not reply.done():
-                reply.set_exception(value)
-    node.queue.extendleft(entry for entry in reversed(again) if not isinstance(entry, Tick))
+        _undo(node, failed)
     if isinstance(error, StoreLost):
         lose(node, error)
         return
@@ -47,10 +38,43 @@ def fail(node: Node, error: StoreError, work: Work | None = None) -> None:
         if node.failed is None:
             log.warning("the store takes no writes: %s; trying again", error)
         node.failed = error
+        node.pause_s = min(PAUSE_MAX_S, max(PAUSE_FIRST_S, node.pause_s * 2))
         node.loop.call_later(node.pause_s, _retry, node)
-        node.pause_s = min(PAUSE_MAX_S, node.pause_s * 2)
     else:
         _blame(node, error, works[0])
+
+
+def reread(node: Node, work: Work) -> None:
+    """What follows from a batch that is durable was not done: its runs are read from the store, and go on from there."""
+    ahead = _ahead(node)
+    for run in {**work.runs, **ahead.runs}:
+        _drop(node, run)
+    _undo(node, ahead)
+
+
+def _ahead(node: Node) -> Work:
+    """What is folded and not handed to the store is taken out."""
+    ahead, node.advance.work = node.advance.work, Work()
+    node.advance.pending.clear()
+    return ahead
+
+
+def _undo(node: Node, work: Work) -> None:
+    """Fold what the work was made of again; who was to be told of a refusal is told at once."""
+    for entry in work.entries:
+        _again(node, entry)
+    for reply, value in work.replies:
+        if isinstance(value, BaseException) and not reply.done():
+            reply.set_exception(value)
+    node.note_due = node.note_due or work.batch.note is not None
+
+
+def _again(node: Node, entry: Entry) -> None:
+    """Fold an entry again, together with what brings its run back: so it is tried as a whole."""
+    if isinstance(entry, Item):
+        entry.asked_before = True
+    if not isinstance(entry, Tick):  # what is due is so after a reload too
+        node.on_load(run_of(entry), entry)
 
 
 def _drop(node: Node, run: LiveRun) -> None:
@@ -94,8 +118,12 @@ def isolate(node: Node, run_id: str, reason: str) -> None:
 
 def _set_aside(node: Node, run_id: str, reason: str) -> None:
     """Let a run go to attention; what waits for it in the queue waits for that."""
-    waiting = [entry for entry in node.queue if run_of(entry) == run_id]
+    queued = [entry for entry in node.queue if run_of(entry) == run_id]
     node.queue = deque(entry for entry in node.queue if run_of(entry) != run_id)
+    node.on_load.left(run_id)  # nothing may be added to what was read of it
+    waiting: list[Entry] = []
+    for entry in queued:
+        waiting.extend(entry.items if isinstance(entry, Install) else () if isinstance(entry, Tick) else (entry,))
     aside = node.on_load.aside
     if run_id in aside.runs:
         aside.give_up(run_id, waiting, reason)

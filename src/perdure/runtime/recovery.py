@@ -116,6 +116,16 @@ class Recovery:
         except PerdureError as error:
             node.refuse(item, error)
 
+    def too_late(self, item: Item) -> None:
+        """What was due before this message has ended its run: it is looked at again once that is durable."""
+        advance = self.loader.node.advance
+        entries = advance.work.entries
+        if entries and entries[-1] is item:
+            entries.pop()
+            self.loader(item.message.run, item)
+        else:  # it comes from a run of this batch, and stands or falls with it
+            advance.keep(item.message)
+
     def _recovered(self, run: LiveRun) -> None:
         """Another epoch owned this run and did not stop cleanly: the history tells the crash (S15)."""
         node = self.loader.node
@@ -141,15 +151,15 @@ class Recovery:
         )
         self.loader.suspects.carried(run)
 
-    def doubtful(self, run: LiveRun, *, resumed: bool = False) -> None:
+    def doubtful(self, run: LiveRun) -> None:
         """What may be done at most once and may have begun: its probe is asked, else a person (S16).
 
-        Shape: what began in this epoch still runs and is not in doubt, unless the run had stopped: `resumed`.
+        Shape: what began in this epoch still runs and is not in doubt, unless the run had stopped since.
         """
         advance, decider = self.loader.node.advance, run.decider
         doubtful = [step for step in decider.fresh.values() if step.spec.at_most_once and step.intent]
         for step in doubtful:
-            if step.intent == advance.epoch and not resumed:
+            if step.intent == advance.epoch:
                 continue  # or it was not begun: nothing begins before its intent is durable
             if step.spec.probe is None:
                 reason = f"step {step.key} may have begun before its node died or was stopped, and has no probe"

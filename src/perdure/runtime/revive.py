@@ -27,7 +27,7 @@ from perdure.model.run import Life, Outcome, RunRow
 from perdure.runtime.desk import ends_already, unknown_step
 from perdure.runtime.doubt import in_time
 from perdure.runtime.live import LiveRun
-from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, make, replay, stamp, stood_on
+from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, forced, make, replay, stamp, stood_on
 from perdure.runtime.work import Install, Item
 from perdure.state.store import Loaded, NewRun
 
@@ -48,16 +48,22 @@ class Revive:
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
-    async def _whole(self, run_id: str) -> tuple[Loaded, Known]:
+    async def _whole(self, run_id: str, moves: str = "") -> tuple[Loaded, Known]:
+        """All of a run, read when what it will write may be written now.
+
+        Shape: `moves` is the run that writes, where it is another one.
+        """
         store = self.loader.node.store
-        found = await store.load([run_id], whole=True)
-        if not found:
-            raise UnknownRun(run_id)
-        known = decode(found[0].facts)
-        hashes = blobs_of(known)
-        if hashes:
-            fill(known, await store.blobs(sorted(hashes)))
-        return found[0], known
+        while True:
+            found = await store.load([run_id], whole=True)
+            if not found:
+                raise UnknownRun(run_id)
+            known = decode(found[0].facts)
+            hashes = blobs_of(known)
+            if hashes:
+                fill(known, await store.blobs(sorted(hashes)))
+            if await self.loader.aside.may_write(moves or run_id):
+                return found[0], known
 
     async def retry(self, item: Item, row: RunRow) -> None:
         """The next generation of a failed or cancelled run (S21)."""
@@ -171,7 +177,10 @@ class Revive:
             if isinstance(message, m.Retry):
                 refuse_to_guess(row.id, known)
             run = self._made(one)
-            self._replayed(run, known, last=row.seq + 1)
+            if forced(known):  # what was begun without its code goes on so
+                self.loader.forced(run, one.row, effective(known, "graph"))
+            else:
+                self._replayed(run, known, last=row.seq + 1)
             if isinstance(message, m.Cancel) and _ends(run):
                 raise ends_already(row.id, msgspec.json.decode(one.row.outcome or b"{}", type=Outcome))
             why = message.why if isinstance(message, m.Retry) else type(message).__name__.lower()
@@ -189,7 +198,7 @@ class Revive:
             elif message.request:
                 node.advance.work.runs[run] = None
             if run.life is Life.LIVE:
-                self.loader.recovery.doubtful(run, resumed=True)
+                self.loader.recovery.doubtful(run)
             node.wake()
         except PerdureError as error:
             self._refused(run, item, error)
@@ -239,7 +248,7 @@ class Revive:
         node, message, run = self.loader.node, item.message, None
         assert isinstance(message, m.Fork)
         try:
-            one, known = await self._whole(message.origin)
+            one, known = await self._whole(message.origin, message.run)
             if not 1 <= message.upto <= one.row.seq:
                 raise WrongState(f"run {message.origin} has {one.row.seq} facts: it cannot be forked at {message.upto}")
             kept = [entry for entry in known if entry[0] <= message.upto]
@@ -290,6 +299,7 @@ class Revive:
             work.batch.inbox_done.append(item.inbox_no)
         for child in asked:
             run.decider.commands.append(StartChild(child.key, child.id, child.workflow, child.args))
+        advance._command(run)  # its children begin in the commit of its own facts
         node.post(Install(run, []))
         node.wake()
 

@@ -107,7 +107,7 @@ class Work:
         self.starts: dict[str, tuple[LiveRun | None, Item]] = {}
         self.entries: list[Entry] = []
         self.attempts: list[Attempt] = []
-        self.loads: set[str] = set()
+        self.loads: dict[str, None] = {}
         self.size = 0
         self.solo = ""
 

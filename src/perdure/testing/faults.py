@@ -44,7 +44,7 @@ class FaultyStore:
         self.fired: list[Fired] = []
         self.dead = False
         self._posted = False
-        self._flying: asyncio.Future[Committed] | None = None
+        self._flying: set[asyncio.Future[Committed]] = set()
         self.choose: Callable[[int], FaultKind | None] = lambda _: None
         self.refuse: Callable[[Batch], None] = lambda _: None
         self.flight: Callable[[], float] = lambda: 0
@@ -72,8 +72,10 @@ class FaultyStore:
         seconds = self.flight()
         if not seconds:
             return self._now(batch)
-        self._flying = asyncio.ensure_future(self._late(batch, seconds))
-        return self._flying
+        late = asyncio.ensure_future(self._late(batch, seconds))
+        self._flying.add(late)
+        late.add_done_callback(self._flying.discard)
+        return late
 
     async def _late(self, batch: Batch, seconds: float) -> Committed:
         """As a COMMIT in a thread: until it is over nobody sees anything of it."""
@@ -83,9 +85,11 @@ class FaultyStore:
         return answer if isinstance(answer, Committed) else await answer
 
     async def close(self) -> None:
-        """A commit that is in flight is waited for, as one in a thread is."""
-        if self._flying is not None and self._flying.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait([self._flying])
+        """What is in flight is waited for, as a commit in a thread is."""
+        loop = asyncio.get_running_loop()  # what was in flight when an engine died is on another one, and never lands
+        flying = [late for late in self._flying if late.get_loop() is loop]
+        if flying:
+            await asyncio.wait(flying)
         await self.inner.close()
 
     def _now(self, batch: Batch) -> Committed | Awaitable[Committed]:

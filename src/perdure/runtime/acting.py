@@ -67,23 +67,27 @@ def _begin(node: Node, work: Work) -> None:
     runs, epoch, pools = node.advance.runs, node.epoch, node.pools
     running = pools.running
     attempts = []
+    wanted: Any
+    step: Any
+    known: Any
     for run, steps in work.begins:
         if runs.get(run.id) is not run or run.life is not Life.LIVE:
             continue
+        asked, progress = run.decider.open, run.progress
         for wanted in steps:
-            probing = isinstance(wanted, Probe)
-            step: Any = wanted.step if isinstance(wanted, Probe) else wanted
-            known: Any = run.decider.open.get(step.key)
-            if known is not step or (not probing and step.due is not None):
+            probing = type(wanted) is Probe
+            step = wanted.step if probing else wanted
+            known = asked.get(step.key)
+            if known is not step:
                 continue
-            if isinstance(wanted, Probe) and wanted.number != step.attempt:
-                continue  # what was in doubt is known by now
+            if wanted.number != step.attempt if probing else step.due is not None:
+                continue  # what was in doubt is known by now, or the step waits for a retry
             there = running.get((run.id, step.key))
             if there is not None and there.number == step.attempt and not there.left and (there.probing or not probing):
                 there.step = step  # it still runs from before a reload (S14)
                 continue
-            attempt = Attempt(run.id, step, epoch, run.progress.get(step.key) if run.progress else None, pools)
-            if isinstance(wanted, Probe):
+            attempt = Attempt(run.id, step, epoch, progress.get(step.key) if progress else None, pools)
+            if probing:
                 attempt.probing, attempt.after = True, wanted.after
             attempts.append(attempt)
     if attempts:

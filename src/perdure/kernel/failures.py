@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TypeGuard, TypeVar
 
 from perdure.errors import NotDurable, RunFailed, StepFailed
+from perdure.kernel.futures import lacking
 from perdure.model import fact as f
 from perdure.model.failure import Failure
 from perdure.model.payload import rebuild_exception
@@ -81,7 +82,8 @@ def failure_of(error: BaseException | None) -> Failure:
     assert error is not None
     if (is_a(error, StepFailed) or is_a(error, RunFailed)) and isinstance(error.failure, Failure):
         return error.failure
-    return Failure(type_name(type(error)), text_of(error), where=_where(error), cause=_parts(error))
+    said = (lacking(error) if type(error) is AttributeError else "") or text_of(error)
+    return Failure(type_name(type(error)), said, where=_where(error), cause=_parts(error))
 
 
 def _parts(error: BaseException) -> str:

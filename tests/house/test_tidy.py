@@ -25,7 +25,12 @@ ROOM_DOCSTRING_LINES = 10
 
 NO_NAMES = {"base", "bases", "common", "core", "helper", "helpers", "misc", "util", "utils"}
 LOOP_FILES = re.compile(r"(flow|loop|futures)\.py")
-DRIVER_FILES = re.compile(r"sqlite\w*\.py")
+STORE_FILES = re.compile(r"(sqlite|postgres)\w*\.py")  # in state/: these speak to a database
+DRIVERS = {
+    "apsw": re.compile(r"state/sqlite\w*\.py"),
+    "sqlite3": re.compile(r"state/sqlite\w*\.py"),
+    "asyncpg": re.compile(r"state/postgres\w*\.py"),
+}
 SLEEPS = {"time.sleep", "asyncio.sleep"}
 MAY_SLEEP = re.compile(r"#.*\b(durable|work)\b")
 SQL = re.compile(
@@ -159,12 +164,12 @@ def strings(path: Path) -> Iterator[ast.Constant]:
 
 
 def sql_text(path: Path) -> Iterator[str]:
-    store = path.parent == SRC / "state" and DRIVER_FILES.fullmatch(path.name)
+    store = path.parent == SRC / "state" and STORE_FILES.fullmatch(path.name)
     for node in strings(path):
         if SQL.search(str(node.value)):
             yield f"{at(path, node)}: SQL lives in state/sql/*.sql"
         elif TRANSACTION.search(str(node.value)) and not store:
-            yield f"{at(path, node)}: only state/sqlite*.py says PRAGMA, BEGIN and COMMIT"
+            yield f"{at(path, node)}: only state/sqlite*.py and postgres*.py say PRAGMA, BEGIN and COMMIT"
 
 
 def foreign_loops(path: Path) -> Iterator[str]:
@@ -176,11 +181,11 @@ def foreign_loops(path: Path) -> Iterator[str]:
 
 
 def foreign_drivers(path: Path) -> Iterator[str]:
-    if path.parent == SRC / "state" and DRIVER_FILES.fullmatch(path.name):
-        return
+    room = path.relative_to(SRC).as_posix() if path.is_relative_to(SRC) else path.name
     for node, module in imports(parsed(path)):
-        if module.partition(".")[0] in {"apsw", "sqlite3"}:
-            yield f"{at(path, node)}: only state/sqlite*.py imports {module}"
+        files = DRIVERS.get(module.partition(".")[0])
+        if files and not files.fullmatch(room):
+            yield f"{at(path, node)}: only {files.pattern} imports {module}"
 
 
 def loose_names(path: Path) -> Iterator[str]:
@@ -287,6 +292,7 @@ def test_no_file_names_a_foreign_place() -> None:
         (sql_text, "x = f'delete from run where id = {1}'\n"),
         (sql_text, "x = 'PRAGMA user_version'\n"),
         (foreign_drivers, "import apsw\n"),
+        (foreign_drivers, "from asyncpg import pool\n"),
     ],
 )
 def test_a_rule_sees_what_it_forbids(

@@ -82,17 +82,7 @@ def open(address: str = DEFAULT_STORE, workflows: Iterable[Any] = (), **settings
 async def open_engine(address: str, registry: Registry, settings: Settings, notice: Notice) -> Engine:
     """Open the store, claim it, and let an engine move its runs."""
     wall = EngineClock()
-    if address == "memory:":
-        store: Any = MemoryStore()
-    else:
-        store = await SqliteStore.open_engine(
-            sqlite_path(address),
-            settings,
-            wall,
-            waiting=lambda pid: notice(f"waiting for the engine that holds {redact(address)} (pid {pid})"),
-        )
-        for text in store.notices:
-            notice(text)
+    store = await _engine_store(address, settings, wall, notice)
     try:
         note = msgspec.json.encode(first_note(registry.names(), wall))
         epoch, earlier, persisted = await store.claim(os.uname().nodename, os.getpid(), wall.now_us(), note)
@@ -104,6 +94,36 @@ async def open_engine(address: str, registry: Registry, settings: Settings, noti
         await store.close()
         raise
     return engine
+
+
+async def _engine_store(address: str, settings: Settings, wall: EngineClock, notice: Notice) -> Any:
+    if address == "memory:":
+        return MemoryStore()
+    if is_postgres(address):
+        return await _postgres(address, settings, wall)
+    store = await SqliteStore.open_engine(
+        sqlite_path(address),
+        settings,
+        wall,
+        waiting=lambda pid: notice(f"waiting for the engine that holds {redact(address)} (pid {pid})"),
+    )
+    for text in store.notices:
+        notice(text)
+    return store
+
+
+def is_postgres(address: Any) -> bool:
+    """Whether an address names a store in PostgreSQL."""
+    return isinstance(address, str) and address.startswith(("postgresql://", "postgres://"))
+
+
+async def _postgres(address: str, settings: Settings, wall: EngineClock) -> Any:
+    """Raises: `NotAStore` where the driver is missing."""
+    try:
+        from perdure.state.postgres import PostgresStore  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise NotAStore('a store in PostgreSQL needs asyncpg: pip install "perdure[postgres]"') from error
+    return await PostgresStore.open(address, settings, wall)
 
 
 def sqlite_path(address: str) -> str:
@@ -122,7 +142,8 @@ def sqlite_path(address: str) -> str:
     if address == "memory:":
         raise NotAStore('store "memory:" ends with its program: name a file, sqlite:///FILE.db')
     raise NotAStore(
-        f'store {redact(address)!r}: give "sqlite:///FILE.db" (four slashes for an absolute path) or "memory:"'
+        f'store {redact(address)!r}: give "sqlite:///FILE.db" (four slashes for an absolute path), '
+        '"postgresql://USER@HOST/DATABASE" or "memory:"'
     )
 
 
@@ -132,8 +153,10 @@ def connect(address: str = DEFAULT_STORE, workflows: Iterable[Any] = (), **setti
     registry = Registry(workflows)
 
     async def enter() -> Client:
-        store = await SqliteStore.open_client(sqlite_path(address), made)
-        return Client(store, made, EngineClock(), registry)
+        wall = EngineClock()
+        if is_postgres(address):
+            return Client(await _postgres(address, made, wall), made, wall, registry)
+        return Client(await SqliteStore.open_client(sqlite_path(address), made), made, wall, registry)
 
     return Blocking(enter)
 
@@ -162,7 +185,7 @@ def store_address(given: str | None = None) -> str:
     """The address of the store: as given, else PERDURE_STORE, else ./perdure.db."""
     if given or not (named := os.environ.get("PERDURE_STORE")):
         return given or DEFAULT_STORE
-    if named != "memory:":
+    if named != "memory:" and not is_postgres(named):
         try:
             sqlite_path(named)
         except NotAStore as error:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.postgres.fixtures"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # One profile for all: found examples are printed with their seed, and a slow machine is no failure.

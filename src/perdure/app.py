@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from importlib import import_module
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -120,10 +121,10 @@ def is_postgres(address: Any) -> bool:
 async def _postgres(address: str, settings: Settings, wall: EngineClock) -> Any:
     """Raises: `NotAStore` where the driver is missing."""
     try:
-        from perdure.state.postgres import PostgresStore  # noqa: PLC0415 - an optional dependency
+        room = import_module("perdure.state.postgres")  # its driver is an optional dependency
     except ImportError as error:
         raise NotAStore('a store in PostgreSQL needs asyncpg: pip install "perdure[postgres]"') from error
-    return await PostgresStore.open(address, settings, wall)
+    return await room.PostgresStore.open(address, settings, wall)
 
 
 def sqlite_path(address: str) -> str:

@@ -141,7 +141,9 @@ BEGIN
                 SELECT w.id, w.shard, w.workflow, w.version, w.definition, w.input, w.tags::jsonb AS tags, w.parent,
                     w.parent_key, w.source, w.created
                 FROM wanted AS w
-                WHERE w.turn = 1 AND (w.drawn OR NOT EXISTS (SELECT 1 FROM tombstones AS t WHERE t.id = w.id))
+                WHERE w.turn = 1 AND (w.drawn OR NOT EXISTS (
+                    SELECT 1 FROM runs AS x WHERE x.id = w.id UNION ALL SELECT 1 FROM tombstones AS t WHERE t.id = w.id
+                ))
                 ORDER BY w.at
             ) AS fresh
             ON CONFLICT (id) DO NOTHING RETURNING no, id
@@ -205,7 +207,7 @@ BEGIN
         ), sent AS (
             INSERT INTO inbox (shard, run, request, body)
             SELECT shard, run, nullif(request, ''), body FROM wanted AS w
-            WHERE w.at NOT IN (SELECT at FROM heard)
+            WHERE w.at NOT IN (SELECT at FROM heard) AND NOT EXISTS (SELECT 1 FROM inbox AS x WHERE x.request = w.request)
                 AND (w.request = '' OR NOT EXISTS (SELECT 1 FROM wanted AS e WHERE e.request = w.request AND e.at < w.at))
             ORDER BY w.at
             ON CONFLICT DO NOTHING RETURNING request

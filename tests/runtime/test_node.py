@@ -333,11 +333,11 @@ def test_a_sweep_that_meets_what_nobody_foresaw_goes_on() -> None:
         world.start(listens, 1, id="r")
         inbox = world.store.inner.inbox
 
-        async def once(after: int, limit: int) -> Any:
+        async def once(after: int, limit: int, shards: Any = None) -> Any:
             if not met:
                 met.append(after)
                 raise ValueError("what a later version wrote")
-            return await inbox(after, limit)
+            return await inbox(after, limit, shards)
 
         world.store.inbox = once  # type: ignore[attr-defined]
         told(world, m.Signal(run="r", name="go", value=msgspec.Raw(b"4"), request="s-1"))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from perdure.app import connect, sqlite_path, store_address
+from perdure.app import connect, is_postgres, sqlite_path, store_address
 from perdure.errors import NotAStore
 from perdure.runtime.client import Client
 from perdure.runtime.suspects import note_of
@@ -47,6 +47,8 @@ class Session:
         """Raises: `NotAStore` when there is no store to look at."""
         if self.store == "memory:":
             raise NotAStore('store "memory:" ends with its program: name a file, sqlite:///FILE.db')
+        if is_postgres(self.store):
+            return
         path = Path(sqlite_path(self.store)).expanduser()
         if not path.exists():
             raise NotAStore(

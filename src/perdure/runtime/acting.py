@@ -71,7 +71,7 @@ def _begin(node: Node, work: Work) -> None:
     step: Any
     known: Any
     for run, steps in work.begins:
-        if runs.get(run.id) is not run or run.life is not Life.LIVE:
+        if runs.get(run.id) is not run or run.life is not Life.LIVE or not node.territory.begins(run.id):
             continue
         asked, progress = run.decider.open, run.progress
         for wanted in steps:

@@ -6,7 +6,7 @@ first turn is heard of by others (it starts a child, or signals) is queued too: 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from perdure.errors import UnknownWorkflow
@@ -94,14 +94,14 @@ class Queue:
 
     def __init__(self, node: Node, loader: Loader) -> None:
         self.node, self.loader = node, loader
-        self.held: deque[int] = deque()
+        self.held: OrderedDict[int, None] = OrderedDict()
         self.begun: set[int] = set()
 
     def take(self, row: InboxRow) -> None:
         """Hand a row of the inbox to its run; a start waits where there is no room for it."""
         if isinstance(row.message, m.Start):
             if self.held or room(self.node) <= len(self.begun):
-                self.held.append(row.no)
+                self.held[row.no] = None
                 return
             self.begun.add(row.no)
         self.loader.seen.add(row.no)
@@ -114,15 +114,17 @@ class Queue:
         for _ in range(ADMITTED_MAX):
             if not self.held or room(self.node) <= len(self.begun):
                 return
-            rows = await self.node.store.inbox(self.held[0] - 1, 1)
+            first = next(iter(self.held))
+            rows = await self.node.store.inbox(first - 1, 1)
             if rows and not in_time(self.node.clock, rows[0].message):
                 return
-            no = self.held.popleft()
-            if rows and rows[0].no == no and no not in self.loader.seen:
-                waiting, self.held = self.held, deque()
+            if first not in self.held:
+                continue  # the whole inbox is looked at again
+            del self.held[first]
+            if rows and rows[0].no == first and first not in self.loader.seen:
+                waiting, self.held = self.held, OrderedDict()
                 self.take(rows[0])
-                waiting.extendleft(self.held)
-                self.held = waiting
+                self.held.update(waiting)
 
     def committed(self, done: list[int]) -> None:
         """These rows are folded and gone."""

@@ -116,9 +116,8 @@ class Desk:
             check_id(id)
         if request_id is not None:
             check_id(request_id, "request id")
-        chance = self.clock.chance()
         message = m.Start(
-            run=id or drawn_id(spec.name, chance), workflow=spec.name, version=spec.version,
+            run=id or self._draw(spec.name), workflow=spec.name, version=spec.version,
             definition=spec.definition_hash,
             input=msgspec.Raw(raw), input_hash=input_hash(raw), tags=_tags(tags), seed=self.clock.chance() >> 65,
             drawn=id is None, source=spec.source, request=request_id or "",
@@ -132,6 +131,10 @@ class Desk:
 
     async def _begin(self, message: m.Start, spec: WorkflowSpec) -> Any:  # noqa: ARG002 - a client says what it starts
         return await self.send(message)
+
+    def _draw(self, name: str) -> str:
+        """An id for a new run."""
+        return drawn_id(name, self.clock.chance())
 
     def _spec(self, workflow: WorkflowSpec | str) -> WorkflowSpec:
         if isinstance(workflow, str):

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+from contextlib import suppress
 from typing import Any
 
 from perdure.authoring.registry import Registry
@@ -13,8 +14,10 @@ from perdure.clock import Clock
 from perdure.errors import EngineStopped, ResultTimeout, StoreError
 from perdure.model import message as m
 from perdure.model.run import Life
+from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.auditor import TASK as AUDIT
 from perdure.runtime.auditor import Auditor
+from perdure.runtime.client import Client
 from perdure.runtime.desk import Desk
 from perdure.runtime.live import Ended
 from perdure.runtime.loader import Loader
@@ -22,11 +25,14 @@ from perdure.runtime.node import Node, done
 from perdure.runtime.outage import let_go
 from perdure.runtime.suspects import Suspects
 from perdure.runtime.sweep import Sweep
+from perdure.runtime.territory import Borders, Moved
 from perdure.settings import Settings
 from perdure.state.store import EpochRow, WholeStore
 
 log = logging.getLogger("perdure.engine")
 SETTLE_S = 5.0
+# How many ids are drawn for a run of our own shards, before one of another node's is taken.
+DRAWS_MAX = 1_000
 
 
 class Engine(Desk):
@@ -55,6 +61,9 @@ class Engine(Desk):
         self.suspects = Suspects(self.node, self.loader, earlier, registry.names())
         self.sweep = Sweep(self.node, self.loader)
         self.auditor = Auditor(self.node, self.loader)
+        self.elsewhere = Client(store, settings, clock, registry)
+        self.borders = Borders(self, self.elsewhere)
+        self.node.elsewhere = self.borders.send
         self._sweeping: asyncio.Task[None] | None = None
         self._auditing: asyncio.Task[None] | None = None
         self._collector: tuple[int, int, int] | None = None
@@ -133,9 +142,32 @@ class Engine(Desk):
             log.warning("the clean stop could not be marked: %s", error)
 
     async def send(self, message: m.Message, *, repeated: bool = False) -> Any:
-        return await self.node.ask(message, repeated=repeated)
+        if self.node.territory.owns(message.run):
+            return await self.node.ask(message, repeated=repeated)
+        return await self.elsewhere.send(message, repeated=repeated)
+
+    async def _begin(self, message: m.Start, spec: WorkflowSpec) -> Any:
+        if self.node.territory.owns(message.run):
+            return await self.node.ask(message)
+        return await self.elsewhere._begin(message, spec)
+
+    def _draw(self, name: str) -> str:
+        drawn = super()._draw(name)
+        for _ in range(DRAWS_MAX):
+            if self.node.territory.owns(drawn):
+                break
+            drawn = super()._draw(name)
+        return drawn
 
     async def wait_end(self, run_id: str, timeout_us: int | None) -> Ended:
+        until = None if timeout_us is None else self.clock.monotonic() + timeout_us / 1e6
+        if self.node.territory.owns(run_id):
+            with suppress(Moved):
+                return await self._wait_here(run_id, timeout_us)
+        left = None if until is None else round(max(0.0, until - self.clock.monotonic()) * 1e6)
+        return await self.elsewhere.wait_end(run_id, left)
+
+    async def _wait_here(self, run_id: str, timeout_us: int | None) -> Ended:
         node = self.node
         if node.lost is not None:
             raise node.lost

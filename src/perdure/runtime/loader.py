@@ -81,6 +81,10 @@ class Loader:
 
     def __call__(self, run_id: str, entry: Any) -> None:
         """Ask for a run, with something that waits for it."""
+        if not self.node.territory.owns(run_id):
+            if entry is not None and self.node.elsewhere is not None:
+                self.node.elsewhere(entry)
+            return
         waiting = self.wanted.setdefault(run_id, [])
         if entry is not None:
             waiting.append(entry)

@@ -27,6 +27,7 @@ from perdure.runtime.handlers import not_started
 from perdure.runtime.live import Ended, LiveRun
 from perdure.runtime.outage import fail, isolate
 from perdure.runtime.pools import Pools
+from perdure.runtime.territory import Territory
 from perdure.runtime.watchdog import Watchdog
 from perdure.runtime.work import Entry, Install, Item, Tick, Work, run_of
 from perdure.settings import Settings
@@ -62,6 +63,8 @@ class Node:
         self.waiters: dict[str, list[asyncio.Future[Ended]]] = {}
         self.room: list[asyncio.Future[None]] = []
         self.kept_at = 0.0
+        self.territory = Territory()
+        self.elsewhere: Callable[[Any], None] | None = None  # takes what is for runs of other nodes
         self.on_load: Any = None  # the loader's door: asks for a run that is not in memory
         self.on_evict: Any = None
         self.rescan: Any = None
@@ -276,7 +279,7 @@ class Node:
         if isinstance(message, m.Start):
             if message.run not in advance.runs:
                 try:
-                    if solo:
+                    if solo or not self.territory.owns(message.run):
                         queue(self, Item(message), message)
                         return
                     started = advance.start(message)

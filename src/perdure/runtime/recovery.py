@@ -131,6 +131,8 @@ class Recovery:
         node = self.loader.node
         if run.owner in {node.epoch, 0} or run.owner in self.loader.clean:
             return
+        if node.territory.handed_over(run.id, run.owner):
+            return
         decider = run.decider
         due = [key for key, step in decider.fresh.items() if step.due is None]
         if not due:

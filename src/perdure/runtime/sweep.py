@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -41,7 +43,9 @@ class Sweep:
         self.node, self.loader = node, loader
         self.seen = loader.seen
         self.queue = Queue(node, loader)
-        self.after = 0
+        self.after = self.settled = 0
+        self.marks: deque[tuple[float, int]] = deque()
+        self.settles_s: float = getattr(node.store, "settles_s", 0.0)
         self.next_due: int | None = 0
         self.passed: RunRow | None = None
         self.doubted = False
@@ -52,6 +56,7 @@ class Sweep:
         node.on_evict = self.evicted
         node.rescan, node.hint = self.rescan, self.hint.set
         node.on_commit.append(self._committed)
+        getattr(node.store, "hears", []).append(self.hint.set)
 
     def evicted(self, run: LiveRun) -> None:
         """A run left memory; remember when the earliest of them is due."""
@@ -60,7 +65,8 @@ class Sweep:
 
     def rescan(self) -> None:
         """Look at the whole inbox again: a run that kept messages there moves again."""
-        self.after = 0
+        self.after = self.settled = 0
+        self.marks.clear()
         self.queue.held.clear()
         self.hint.set()
 
@@ -79,9 +85,11 @@ class Sweep:
                     or node.clock.monotonic() - swept >= settings.sweep_every_s
                 ):
                     self.hint.clear()
-                    await self._inbox()
-                    if node.clock.monotonic() - swept >= settings.sweep_every_s:
+                    whole = node.clock.monotonic() - swept >= settings.sweep_every_s
+                    await self._inbox(again=whole)
+                    if whole:
                         swept = node.clock.monotonic()
+                        self._settle(swept)
                         await self._retention()
                 await self.queue.admit()
                 if self.recovering:
@@ -96,22 +104,32 @@ class Sweep:
                 log.warning("sweeping: %s", error)
             except Exception:
                 log.exception("sweeping")  # it is tried again: without the sweep nothing is found any more
-            await asyncio.sleep(settings.watch_every_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(settings.watch_every_s):
+                    await self.hint.wait()
 
-    async def _inbox(self) -> None:
-        """Take what other processes wrote."""
+    async def _inbox(self, *, again: bool) -> None:
+        """Take what other processes wrote. Shape: `again`: also what may have become visible out of order since."""
         node, self.doubted = self.node, False
+        after = self.settled if again else self.after
         while True:
-            rows = await node.store.inbox(self.after, PAGE)
+            rows = await node.store.inbox(after, PAGE, node.territory.listed())
             for row in rows:
                 self.doubted = not in_time(node.clock, row.message)
                 if self.doubted:
                     return  # the rest came later: it is looked at again with the next sweep
-                self.after = row.no
-                if row.no not in self.seen:
+                after = row.no
+                self.after = max(self.after, after)
+                if row.no not in self.seen and row.no not in self.queue.held:
                     self.queue.take(row)
             if len(rows) < PAGE:
                 return
+
+    def _settle(self, now: float) -> None:
+        """Up to where the inbox is complete: transactions that drew a number so long ago are over."""
+        self.marks.append((now, self.after))
+        while self.marks and now - self.marks[0][0] >= self.settles_s:
+            self.settled = self.marks.popleft()[1]
 
     def _clock(self) -> None:
         """See to it that a wall set forward wakes who is due, and that one set back costs a minute at most (S12)."""
@@ -128,7 +146,10 @@ class Sweep:
         now = self.node.clock.now_us()
         if self.next_due is None or self.next_due > now or self.node.failed is not None:
             return
-        due = Query(life=(Life.LIVE,), due_before=now, order="due", limit=PAGE, after=self.passed)
+        due = Query(
+            life=(Life.LIVE,), due_before=now, order="due", limit=PAGE, after=self.passed,
+            shards=self.node.territory.listed(),
+        )  # fmt: skip
         rows = await self.node.store.find(due)
         fresh = 0
         for row in rows:
@@ -143,7 +164,10 @@ class Sweep:
             if not fresh:
                 self.passed = rows[-1]
         else:
-            later = await self.node.store.find(Query(life=(Life.LIVE,), order="due", limit=1, due_after=now))
+            shards = self.node.territory.listed()
+            later = await self.node.store.find(
+                Query(life=(Life.LIVE,), order="due", limit=1, due_after=now, shards=shards)
+            )
             self.next_due = later[0].wait.due if later else None
 
     async def _recover(self) -> None:
@@ -154,7 +178,8 @@ class Sweep:
         node = self.node
         if len(self.loader.wanted) > PAGE:
             return
-        busy = Query(life=(Life.LIVE,), busy=True, order="old", limit=PAGE, after=self.recovered)
+        shards = node.territory.listed()
+        busy = Query(life=(Life.LIVE,), busy=True, order="old", limit=PAGE, after=self.recovered, shards=shards)
         rows = await node.store.find(busy)
         for row in rows:
             if row.id not in node.advance.runs and row.id not in self.loader.unserved:
@@ -167,8 +192,10 @@ class Sweep:
 
     async def _mended(self) -> None:
         """Runs whose code had differed from their history are tried with other code by themselves (S19)."""
-        node, after = self.node, None
-        while rows := await node.store.find(Query(life=(Life.ATTENTION,), order="old", limit=PAGE, after=after)):
+        node, after, shards = self.node, None, self.node.territory.listed()
+        while rows := await node.store.find(
+            Query(life=(Life.ATTENTION,), order="old", limit=PAGE, after=after, shards=shards)
+        ):
             for row in rows:
                 outcome = msgspec.json.decode(row.outcome or b"{}", type=Outcome)
                 spec = node.advance.catalogue.workflow(row.workflow, row.version, row.definition)
@@ -185,7 +212,8 @@ class Sweep:
             return
         self.retained_at = now
         before = node.clock.now_us() - round(keep_s * 1e6)
-        roots = await node.store.find(Query(roots=True, ended_before=before, order="old", limit=PAGE))
+        shards = node.territory.listed()
+        roots = await node.store.find(Query(roots=True, ended_before=before, order="old", limit=PAGE, shards=shards))
         for root in roots:
             tree = await self._tree(root.id, before)
             if tree is not None:

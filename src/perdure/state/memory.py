@@ -272,7 +272,7 @@ class MemoryStore:
             raise BadCall(f'order {query.order!r}: one of "new", "old", "due"')
         return [copy(run.row) for run in runs[: max(0, min(query.limit, PAGE_MAX))]]
 
-    async def inbox(self, after: int, limit: int) -> list[InboxRow]:
+    async def inbox(self, after: int, limit: int, shards: Sequence[int] | None = None) -> list[InboxRow]:  # noqa: ARG002
         found = [InboxRow(no, decode_message(body)) for no, body in self._inbox.items() if no > after]
         return found[: max(0, min(limit, PAGE_MAX))]
 

@@ -23,7 +23,7 @@ from perdure.state.postgres_open import STATEMENT_S, Address, address_of, connec
 from perdure.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from perdure.model.run import RunRow
     from perdure.state.store import Batch, Committed, EpochRow, InboxRow, Loaded, Query
@@ -31,10 +31,17 @@ if TYPE_CHECKING:
 CANNOT = "the store cannot be read"
 READERS_MAX = 4
 LEASE_S = 6.0
+# How long a connection may take to close. Units: seconds.
+CLOSE_S = 5.0
 
 
 class PostgresStore:
-    """Shape: `fence` is by which this node's commits are checked; a client has none."""
+    """Shape: `fence` is by which this node's commits are checked, a client has none; `hears` are called when somebody has
+    written, a hint; a number that a transaction drew for a message is seen within `settles_s`, or never.
+    """
+
+    # Longer than any statement or idle transaction of ours may last.
+    settles_s = 2.0 * STATEMENT_S
 
     def __init__(self, address: Address, settings: Settings, clock: Clock) -> None:
         self.address, self.settings, self.clock = address, settings, clock
@@ -45,6 +52,9 @@ class PostgresStore:
         self._listening: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._changed = True
+        self._telling: asyncio.Task[None] | None = None
+        self._to_tell = False
+        self.hears: list[Callable[[], None]] = []
         self._lost: StoreLost | None = None
         self._told: set[int] = set()
 
@@ -95,8 +105,8 @@ class PostgresStore:
                 raise found from error
         write.numbered(batch, nos)
         done = write.committed(batch, nos, repeated)
-        if not self.fence.epoch and (batch.inbox or batch.starts):
-            await self._tell()
+        if batch.inbox:
+            self._tell()
         return done
 
     async def _write(self, db: asyncpg.Connection[Any], batch: Batch, bound: list[Any]) -> tuple[list[int], list[str]]:
@@ -112,11 +122,18 @@ class PostgresStore:
 
     # --- hints ---------------------------------------------------------------------------------------
 
-    async def _tell(self) -> None:
-        """Tell the nodes that there is something for them: a hint, which may be lost."""
-        with suppress(*BROKEN, asyncpg.PostgresError):
-            assert self._db is not None
-            await self._db.execute(write.SQL["notify"], self.channel, "")
+    def _tell(self) -> None:
+        """Tell the nodes that there is something for them: a hint, which may be lost; one for all that came meanwhile."""
+        self._to_tell = True
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._notify(), name="perdure-notify")
+
+    async def _notify(self) -> None:
+        with suppress(PerdureError, *BROKEN, asyncpg.PostgresError):
+            while self._to_tell:
+                self._to_tell = False
+                async with self._reading() as db:  # outside the transactions that matter: it takes a lock of its own
+                    await db.execute(write.SQL["notify"], self.channel, "")
 
     @property
     def channel(self) -> str:
@@ -129,6 +146,8 @@ class PostgresStore:
 
     def _heard(self, *_: Any) -> None:
         self._changed = True
+        for told in self.hears:
+            told()
 
     async def _listen(self) -> None:
         """Hear of what others write; where the connection breaks, the sweep finds it all the same."""
@@ -172,10 +191,10 @@ class PostgresStore:
         async with self._reading() as db:
             return await read.find(db, query)
 
-    async def inbox(self, after: int, limit: int) -> list[InboxRow]:
+    async def inbox(self, after: int, limit: int, shards: Sequence[int] | None = None) -> list[InboxRow]:
         """See `Store.inbox`."""
         async with self._reading() as db:
-            return await read.inbox(db, after, limit, self._told)
+            return await read.inbox(db, after, limit, None if shards is None else list(shards), told=self._told)
 
     async def answers(self, requests: Sequence[str]) -> dict[str, tuple[str, bytes]]:
         """See `Store.answers`."""
@@ -226,13 +245,15 @@ class PostgresStore:
 
     async def close(self) -> None:
         """See `Store.close`."""
-        if self._listening is not None:
-            self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
+        for task, ends in ((self._telling, True), (self._listening, False)):
+            if task is not None:
+                if not ends:
+                    task.cancel()
+                await asyncio.wait([task], timeout=CLOSE_S)
+                task.cancel()
         for db in (self._listener, self._db):
             if db is not None and not db.is_closed():
                 with suppress(*BROKEN, asyncpg.PostgresError):
-                    await db.close(timeout=5)
+                    await db.close(timeout=CLOSE_S)
         if self._pool is not None:
             self._pool.terminate()

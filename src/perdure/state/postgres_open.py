@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import asyncpg
 
 from perdure.errors import NotAStore, StoreNewer, StoreUnavailable
+from perdure.model.text import redact
 from perdure.settings import Settings
 from perdure.state.postgres_errors import mapped
 from perdure.state.sql import migrations, statements
@@ -48,9 +49,9 @@ async def connected(address: Address, kind: str) -> asyncpg.Connection[Any]:
             address.dsn, timeout=CONNECT_S, command_timeout=STATEMENT_S * 2, server_settings=session(address, kind)
         )
     except (ValueError, TypeError) as error:
-        raise NotAStore(f"the address of the store cannot be used: {error}") from error
+        raise NotAStore(f"the address {redact(address.dsn)} cannot be used: {redact(str(error))}") from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise mapped(error, "the store cannot be reached") from error
+        raise mapped(error, f"the store {redact(address.dsn)} cannot be reached") from error
     return db
 
 

@@ -117,6 +117,7 @@ def _conditions(where: _Where, query: Query) -> None:
         ("parent", query.parent or None),
         ("input", query.input_hash),
         ("source", query.source),
+        ("shards", None if query.shards is None else list(query.shards)),
         ("due_before", query.due_before),
         ("due_after", query.due_after),
         ("ended_before", query.ended_before),
@@ -142,11 +143,11 @@ def _conditions(where: _Where, query: Query) -> None:
         where.parts.append(f"({' OR '.join(parts)})")
 
 
-async def inbox(db: Any, after: int, limit: int, told: set[int]) -> list[InboxRow]:
+async def inbox(db: Any, after: int, limit: int, shards: list[int] | None, *, told: set[int]) -> list[InboxRow]:
     """See `Store.inbox`. One that cannot be read stays where it is, unheard, and is told of; others stand in its place."""
     found: list[InboxRow] = []
     while wanted := max(0, min(limit, PAGE_MAX)) - len(found):
-        page = await db.fetch(SQL["inbox"], after, wanted)
+        page = await db.fetch(SQL["inbox"], after, wanted, shards)
         for no, _, body in page:
             try:
                 found.append(InboxRow(no, decode_message(body)))

@@ -209,7 +209,7 @@ class SqliteStore:
         self._usable()
         return self._read.find(query)
 
-    async def inbox(self, after: int, limit: int) -> list[InboxRow]:
+    async def inbox(self, after: int, limit: int, shards: Sequence[int] | None = None) -> list[InboxRow]:  # noqa: ARG002
         """See `Store.inbox`."""
         self._usable()
         return self._read.inbox(after, limit)

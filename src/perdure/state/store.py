@@ -146,7 +146,7 @@ class Query(msgspec.Struct, kw_only=True, frozen=True):
     """Which runs to list.
 
     Shape: every field given must hold; `order` "new" lists the newest start first, "due" the earliest due time
-           first (runs without one are left out), "old" the oldest start first; `busy` wants runs that have open steps
+           first (runs without one are left out), "old" the oldest start first; `shards` are of a store of many nodes; `busy` wants runs that have open steps
            or settle, or wait for nothing at all (those asleep on timers, signals or children alone are left out);
            `after` is the last row of the page before; at most `limit` rows.
     """
@@ -162,6 +162,7 @@ class Query(msgspec.Struct, kw_only=True, frozen=True):
     due_before: int | None = None
     due_after: int | None = None
     busy: bool = False
+    shards: tuple[int, ...] | None = None
     ended_before: int | None = None
     roots: bool = False
     order: str = "new"
@@ -207,10 +208,10 @@ class Store(Protocol):
     async def find(self, query: Query) -> list[RunRow]:
         """One page of runs, at most `PAGE_MAX`. Raises: `BadCall` for an order that there is none of."""
 
-    async def inbox(self, after: int, limit: int) -> list[InboxRow]:
+    async def inbox(self, after: int, limit: int, shards: Sequence[int] | None = None) -> list[InboxRow]:
         """Messages by number, those after the number `after`, oldest first; fewer than `limit` when there are no more.
 
-        Shape:  one that cannot be read (altered, or of a kind that is not known here) is kept, and left out.
+        Shape:  `shards` are of a store of many nodes, None: all; one that cannot be read (altered, or of a kind that is not known here) is kept, and left out.
         """
 
     async def answers(self, requests: Sequence[str]) -> dict[str, tuple[str, bytes]]:

@@ -11,7 +11,7 @@ SELECT run, seq, body FROM snapshots WHERE run = ANY ($1::bigint[])
 -- name: progress
 SELECT run, key, value FROM progress WHERE run = ANY ($1::text[])
 -- name: inbox
-SELECT no, run, body FROM inbox WHERE no > $1 ORDER BY no LIMIT $2
+SELECT no, run, body FROM inbox WHERE no > $1 AND ($3::smallint[] IS NULL OR shard = ANY ($3)) ORDER BY no LIMIT $2
 -- name: answers
 SELECT id, run, answer FROM requests WHERE id = ANY ($1::text[])
 -- name: blobs
@@ -46,6 +46,8 @@ r.parent = ''
 r.input_hash = %
 -- name: find_source
 r.source = %
+-- name: find_shards
+r.shard = ANY (%::smallint[])
 -- name: find_due_before
 r.due <= %
 -- name: find_due_after

@@ -107,7 +107,7 @@ class PrivateServer(Server):
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
-            self._place(follows.installation if follows else installation or installations()[0])
+            self._place(follows[0].installation if follows else installation or installations()[0])
             self._make(follows)
             self.start()
         except BaseException:
@@ -183,8 +183,12 @@ class PrivateServer(Server):
 
     def standby(self, name: str, settings: Mapping[str, str] = {}) -> PrivateServer:
         """Another server, which follows this one by streaming replication under this name. The caller closes it."""
-        link = f"host=127.0.0.1 port={self.port} user=perdure application_name={name}"
-        return PrivateServer(settings={"primary_conninfo": link, **settings}, follows=self)
+        return PrivateServer(settings=settings, follows=(self, name))
+
+    def follow(self, primary: PrivateServer, name: str) -> None:
+        """Let this standby follow another server from now on."""
+        self.execute(f"ALTER SYSTEM SET primary_conninfo = '{primary._link(name)}'")
+        self.execute("SELECT pg_reload_conf()")
 
     def promote(self) -> None:
         """Make a standby a server of its own, which takes writes."""
@@ -209,20 +213,31 @@ class PrivateServer(Server):
             shutil.copytree(self._libraries, self.folder / "libraries")
             self._bin, self._libraries = self.folder / "postgres" / "bin", self.folder / "libraries"
 
-    def _make(self, follows: PrivateServer | None) -> None:
-        """Make an empty cluster, or a copy of the one to follow."""
+    def _link(self, name: str) -> str:
+        """How a standby of this name reaches this server."""
+        return f"host=127.0.0.1 port={self.port} user=perdure application_name={name}"
+
+    def _make(self, follows: tuple[PrivateServer, str] | None) -> None:
+        """Make an empty cluster, or a copy of the one to follow under a name."""
         self.data.mkdir(mode=0o700)
         self._give_away(self.data)
         command = ["initdb", "-D", str(self.data), *INITDB]
         if follows:
-            command = ["pg_basebackup", "-D", str(self.data), "-d", follows.url, "--checkpoint=fast", "--no-sync"]
+            command = [
+                "pg_basebackup",
+                "-D",
+                str(self.data),
+                "-R",
+                "-d",
+                follows[0]._link(follows[1]),
+                "-c",
+                "fast",
+                "--no-sync",
+            ]
         with (self.folder / "log").open("ab") as log:
             made = self._popen(*command, stdout=log)
             if made.wait(PATIENCE_S):
                 raise RuntimeError(f"{command[0]} failed:\n{self.log[-4000:]}")
-        if follows:
-            (self.data / "standby.signal").touch()
-            self._give_away(self.data)
 
     def _popen(self, program: str, *args: str, stdout: Any, own_group: bool = False) -> subprocess.Popen[bytes]:
         unprivileged: dict[str, Any] = {}

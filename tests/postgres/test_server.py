@@ -83,6 +83,19 @@ def test_a_server_goes_back_in_time(private_postgres: PrivateServer) -> None:
 
 
 @pytest.mark.slow
+def test_a_standby_follows_and_takes_over(private_postgres: PrivateServer) -> None:
+    """Goal: a failover with real streaming: the standby reads along, refuses to write, and writes once promoted."""
+    with private_postgres.standby("follower") as standby:
+        private_postgres.execute("CREATE TABLE followed (n int)")
+        until(lambda: standby.execute("SELECT to_regclass('followed')") == [("followed",)], "the standby has it")
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            standby.execute("INSERT INTO followed VALUES (1)")
+        standby.promote()
+        standby.execute("INSERT INTO followed VALUES (1)")
+    private_postgres.execute("DROP TABLE followed")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("installation", installations(), ids=lambda folder: folder.name)
 def test_each_carried_version_runs(installation: Path) -> None:
     """Goal: the oldest and the newest PostgreSQL of the wheel both come up, with settings of the test's."""

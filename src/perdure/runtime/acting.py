@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from perdure.model.run import Life
 from perdure.runtime.admission import refused
 from perdure.runtime.attempt import Attempt
+from perdure.runtime.hold import Hold
 from perdure.runtime.outage import reread
-from perdure.runtime.transactions import Hold
 from perdure.runtime.work import Probe
 
 if TYPE_CHECKING:

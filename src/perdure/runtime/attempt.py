@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from asyncio import Task
 
     from perdure.model.command import Activity
+    from perdure.runtime.hold import Hold
     from perdure.runtime.pools import Pools
-    from perdure.runtime.transactions import Hold
 
 DATA_MAX = 64_000
 WHERE_MAX = 8_000

@@ -7,17 +7,17 @@ sealed one is waited for, a revoked one can have no effect any more.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Awaitable
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.authoring.transaction import POSTGRES, SQLITE
 from perdure.errors import BadCall, PerdureError
-from perdure.model.failure import Failure
-from perdure.model.text import redact
-from perdure.state.gate import Gate, Place
+from perdure.runtime import served
+from perdure.runtime.hold import hold_of, key_of, settled_before
+from perdure.state.gate import Place
 from perdure.state.outcomes import NotYet, StepKey
 from perdure.state.sqlite_outcomes import SqliteDatabase, SqliteTransaction
 
@@ -26,53 +26,12 @@ if TYPE_CHECKING:
     from perdure.runtime.attempt import Attempt
     from perdure.runtime.pools import Pools
 
-log = logging.getLogger("perdure.pools")
 # How often a thread that waits for its turn looks whether it is still wanted, and how often a busy file is tried.
 LOOK_S: Final = 0.1
 AGAIN_S: Final = 0.01
-# A database that does not say what became of a commit is asked again after so long.
-ASK_S: Final = 0.5
 # How long a statement on the loop may wait for readers of a file that keeps no write-ahead log.
 LOOP_WAIT_MS: Final = 500
 NO_OWN = "transaction=True: this store keeps no database that a task could write to: give the address of one"
-
-
-class Hold:
-    """What an attempt with a transaction has: the seed of its run, and whether it may still commit.
-
-    Shape: `connection` is what its code is given; `expired` when the step's deadline was over before it began, so that
-           only an earlier outcome counts.
-    """
-
-    __slots__ = ("_lock", "connection", "expired", "over", "place", "sealed", "seed", "transaction")
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self._lock = threading.Lock()
-        self.sealed = self.over = self.expired = False
-        self.connection: Any = None
-        self.transaction: Any = None
-        self.place: tuple[Gate, Place] | None = None
-
-    def take(self, transaction: Any) -> bool:
-        """It has begun. False: too late, it is to be closed."""
-        with self._lock:
-            if not self.over:
-                self.transaction = transaction
-            return not self.over
-
-    def seal(self) -> bool:
-        """Decide that it commits. False: it is over, and must not."""
-        with self._lock:
-            self.sealed = not self.over
-            return self.sealed
-
-    def revoke(self) -> bool:
-        """Decide that it does not commit. False: it does."""
-        with self._lock:
-            if not self.sealed:
-                self.over = True
-            return self.over
 
 
 class Transactions:
@@ -108,16 +67,23 @@ class Transactions:
 
     def _open(self, address: str) -> Any:
         if address.startswith(POSTGRES):
-            raise BadCall(f"transaction={redact(address)!r}: not supported yet")
+            return self._served(address)
         made = SqliteDatabase(address.removeprefix(SQLITE), busy_wait_s=self.pools.settings.busy_wait_s)
         # The store's own file under its own address is the store's own file.
         return self.own if self.own is not None and getattr(self.own, "path", "") == made.path else made
+
+    def _served(self, address: str) -> Any:
+        try:
+            room = import_module("perdure.state.postgres_outcomes")  # its driver is an optional dependency
+        except ImportError as error:
+            raise BadCall('a transaction on PostgreSQL needs asyncpg: pip install "perdure[postgres]"') from error
+        return room.PostgresDatabase.at(address, self.pools.settings.transactions_max)
 
     # --- making attempts -------------------------------------------------------------------------------
 
     def in_thread(self, attempt: Attempt) -> None:
         """Make a sync attempt. Raises: what its code raises; nothing of it is kept then."""
-        hold, database = _hold(attempt), self.database(attempt.spec)
+        hold, database = hold_of(attempt), self.database(attempt.spec)
         place = database.gate.ask(Place())
         hold.place = database.gate, place
         transaction = None
@@ -136,7 +102,10 @@ class Transactions:
 
     async def on_loop(self, attempt: Attempt, driven: Awaitable[Any]) -> None:
         """Make an async attempt. Raises: as `in_thread`."""
-        hold, database = _hold(attempt), self.database(attempt.spec)
+        hold, database = hold_of(attempt), self.database(attempt.spec)
+        if database.kind != "sqlite":
+            await served.make(attempt, database, driven, self.pools.payload_max)
+            return
         place = await database.gate.turn()
         hold.place = database.gate, place
         transaction = None
@@ -155,7 +124,7 @@ class Transactions:
 
     def _begin(self, database: SqliteDatabase, attempt: Attempt) -> SqliteTransaction | None:
         """Begin, in a thread, as soon as no other process writes; None: the attempt was over first."""
-        pause, hold = threading.Event(), _hold(attempt)
+        pause, hold = threading.Event(), hold_of(attempt)
         while not hold.over:
             transaction = self._try(database, attempt, None)
             if transaction is not None:
@@ -164,7 +133,7 @@ class Transactions:
         return None
 
     def _try(self, database: SqliteDatabase, attempt: Attempt, wait_ms: int | None) -> SqliteTransaction | None:
-        hold = _hold(attempt)
+        hold = hold_of(attempt)
         try:
             transaction = database.begin(wait_ms)
         except NotYet:
@@ -178,26 +147,20 @@ class Transactions:
         return transaction
 
     def _known(self, attempt: Attempt, transaction: SqliteTransaction) -> bool:
-        """Whether an earlier attempt has committed: then its outcome is this one's, and nothing is run."""
-        hold = _hold(attempt)
-        found = transaction.look(_key(attempt))
-        if found is not None:
-            found_before(attempt, found)
-        elif hold.expired:
-            too_late(attempt)
-        else:
-            hold.connection = transaction.connection
-            return False
-        return True
+        """Whether nothing is to be run; else its code may have the connection."""
+        if settled_before(attempt, transaction.look(key_of(attempt))):
+            return True
+        hold_of(attempt).connection = transaction.connection
+        return False
 
     def _commit(self, attempt: Attempt, transaction: SqliteTransaction) -> None:
         """Commit what the attempt did with its outcome, if it still counts."""
-        result, key = attempt.result, _key(attempt)
+        result, key = attempt.result, key_of(attempt)
         if result is None:
             return
         attempt.result = None
         transaction.keep(key, attempt.number, result, self.pools.clock.now_us())
-        if not _hold(attempt).seal():
+        if not hold_of(attempt).seal():
             return
         try:
             transaction.commit()
@@ -222,54 +185,25 @@ class Transactions:
 
     def revoke(self, attempt: Attempt) -> bool:
         """See to it that the attempt has no effect any more. False: its commit is under way."""
-        hold = _hold(attempt)
+        hold = hold_of(attempt)
         if hold.over:
             return True
         if not hold.revoke():
             return False
         if hold.transaction is not None:
-            # Its thread may be within a statement, and cannot be stopped: its connection can.
-            threading.Thread(target=_take_back, args=(hold,), name="perdure-revoke", daemon=True).start()
+            hold.transaction.revoke(hold.let_go)
         return True
 
     async def close(self) -> None:
         """Let go of all databases."""
         for database in self._databases.values():
             if database is not self.own:
-                database.close()
-
-
-def _hold(attempt: Attempt) -> Hold:
-    assert attempt.hold is not None
-    return attempt.hold
-
-
-def _key(attempt: Attempt) -> StepKey:
-    return StepKey(attempt.run_id, _hold(attempt).seed, attempt.generation, attempt.key)
-
-
-def found_before(attempt: Attempt, result: bytes) -> None:
-    """What an earlier attempt committed is the outcome."""
-    log.info("step %s of run %s was committed by an earlier attempt", attempt.key, attempt.run_id)
-    if not (attempt.done or attempt.left):
-        attempt.result = result
-
-
-def too_late(attempt: Attempt) -> None:
-    """The deadline was over before it began, and no earlier attempt had committed: there is no doubt about its effect."""
-    if not (attempt.done or attempt.left):
-        seconds = (attempt.spec.deadline_us or 0) / 1e6
-        attempt.failure = Failure("TimeoutError", f"the step's deadline of {seconds:g}s is over", "deadline")
+                closing = database.close()
+                if closing is not None:
+                    await closing
 
 
 def _close(attempt: Attempt, transaction: SqliteTransaction) -> None:
     """The code has ended, and the connection goes with it."""
-    _hold(attempt).connection = None
+    hold_of(attempt).connection = None
     transaction.close()
-
-
-def _take_back(hold: Hold) -> None:
-    hold.transaction.revoke()
-    if hold.place is not None:
-        gate, place = hold.place
-        gate.leave(place)

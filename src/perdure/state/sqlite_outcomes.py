@@ -7,6 +7,7 @@ overlap. Nothing commits but `commit`: neither what a task says itself, nor one 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -120,14 +121,18 @@ class SqliteTransaction:
         while not self._over:
             self._try_close()
 
-    def revoke(self) -> None:
-        """Take all of it back, from another thread, whatever the task is at; it cannot use the connection any more."""
+    def revoke(self, then: Callable[[], None]) -> None:
+        """Take all of it back, whatever the task is at: its thread cannot be stopped, but its connection can."""
+        threading.Thread(target=self._take_back, args=(then,), name="perdure-revoke", daemon=True).start()
+
+    def _take_back(self, then: Callable[[], None]) -> None:
         pause = threading.Event()
         while not self._over:
             with suppress(apsw.Error):
                 self.connection.interrupt()
             self._try_close()
             pause.wait(AGAIN_S)
+        then()
 
     def _try_close(self) -> None:
         with suppress(apsw.ThreadingViolationError):  # in use by the other of the two

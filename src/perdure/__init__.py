@@ -36,7 +36,7 @@ from perdure.model.command import UNKNOWN
 from perdure.model.failure import Failure
 from perdure.model.policy import Retry
 from perdure.model.run import WorkflowState
-from perdure.runtime.attempt import attempt, heartbeat, idempotency_key, progress, run_id
+from perdure.runtime.attempt import attempt, heartbeat, idempotency_key, progress, run_id, transaction
 from perdure.runtime.client import Client
 from perdure.runtime.desk import Handle
 from perdure.runtime.engine import Engine
@@ -47,5 +47,5 @@ __all__ = [
     "NeedsAttention", "NonDeterminism", "NotDone", "NotInWorkflow", "PerdureError", "ResultTimeout", "Retry",
     "RunCancelled", "RunFailed", "StepFailed", "StoreError", "Task", "WorkflowState", "__version__", "arun", "attempt",
     "connect", "continue_as_new", "detach", "graph", "heartbeat", "idempotency_key", "load_graph", "log", "now", "open",
-    "patched", "progress", "random", "run", "run_id", "signal_run", "task", "uuid", "variables", "wait_signal", "workflow",
+    "patched", "progress", "random", "run", "run_id", "signal_run", "task", "transaction", "uuid", "variables", "wait_signal", "workflow",
 ]  # fmt: skip

@@ -34,6 +34,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "busy_wait_s": (0, 600),
     "commit_slow_s": (0, 60),
     "retention_s": (0, 1e10),
+    "transaction_max_s": (0.01, 3_600),
+    "transactions_max": (1, 1_000),
     "snapshot_facts": (10, 10_000_000),
 }
 # Settings that are one word of these.
@@ -66,6 +68,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     lock_wait_s: float = 10.0  # how long to wait for another engine to let go of the store
     busy_wait_s: float = 10.0  # how long to wait for another process's write
     commit_slow_s: float = 0.005  # a p99 of COMMIT above this moves it to a thread
+    transaction_max_s: float = 5.0  # how long a step's transaction may hold the store's own file
+    transactions_max: int = 10  # transactions of steps in one PostgreSQL database at once
     retention_s: float = 0.0  # ended trees of runs older than this are removed; 0: never
     snapshot_facts: int = 1_000  # facts between snapshots of a graph run, at least
     durability: str = "full"  # "full": acknowledged survives a power cut; "relaxed": only a crash of the process

@@ -8,6 +8,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.authoring.ambient import current
 from perdure.authoring.compensation import check_compensation
+from perdure.authoring.transaction import check_transaction
 from perdure.errors import DefinitionError, NotInWorkflow
 from perdure.model.duration import duration_us
 from perdure.model.payload import Shape, Signature
@@ -20,7 +21,7 @@ R = TypeVar("R")
 _OPTIONS = frozenset(
     {
         "name", "retry", "timeout", "deadline", "heartbeat", "compensate", "raises", "pool",
-        "at_most_once", "probe", "concurrency", "priority", "needs", "queue",
+        "at_most_once", "probe", "concurrency", "priority", "needs", "queue", "transaction",
     }
 )  # fmt: skip
 PRIORITIES = ("low", "normal", "high")
@@ -50,6 +51,11 @@ class Task(TaskSpec, Generic[P, R], eq=False):
 
         Raises: `DefinitionError` for an unknown option or a bad value.
         """
+        if "transaction" in options:
+            raise DefinitionError(
+                f"task {self.name}: transaction= belongs to the task itself, since an attempt looks there for what an "
+                "earlier one did: give it in @task(...)"
+            )
         return configured(self, options)
 
 
@@ -84,7 +90,7 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
            `heartbeat=` the longest silence between two heartbeats, `compensate=` a task that gets the arguments,
            then the result, `raises=` exception types that come back as themselves, `pool=` "async", "thread" or
            "process", `at_most_once=` with `probe=`, `concurrency=` on one node, `priority=`, `needs=`, `queue=`,
-           `name=`.
+           `name=`, `transaction=` the address of the database that it commits with, or True for the store's own.
     Raises: `DefinitionError` naming what is wrong.
     """
     if fn is None:
@@ -154,6 +160,7 @@ def _check(spec: Task[Any, Any]) -> None:
         kind = "an async" if is_async else "a sync"
         raise DefinitionError(f"task {name}: {kind} function cannot run with pool={spec.pool!r}")
     check_compensation(f"task {name}", spec.signature, spec.compensate)
+    check_transaction(spec)
     if spec.probe is not None and not callable(getattr(spec.probe, "fn", spec.probe)):
         raise DefinitionError(f"task {name}: probe= takes a function, not {spec.probe!r}")
     if spec.probe is not None and not spec.at_most_once:

@@ -17,7 +17,8 @@ Priority = Literal["low", "normal", "high"] | int
 class TaskSpec(msgspec.Struct, kw_only=True, dict=False, eq=False):
     """What the engine knows of a task.
 
-    Shape: `raises` are exception types that come back as themselves; `needs` are resource amounts by name.
+    Shape: `raises` are exception types that come back as themselves; `needs` are resource amounts by name;
+           `transaction` is the address of the database that it commits with, True for the store's own.
     Units: `*_us` microseconds; None: unbounded.
     """
 
@@ -38,3 +39,4 @@ class TaskSpec(msgspec.Struct, kw_only=True, dict=False, eq=False):
     priority: Priority = "normal"
     needs: Mapping[str, float] = {}
     queue: str = ""
+    transaction: str | bool = False

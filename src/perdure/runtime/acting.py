@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.model.run import Life
 from perdure.runtime.admission import refused
 from perdure.runtime.attempt import Attempt
+from perdure.runtime.hold import Hold
 from perdure.runtime.outage import reread
 from perdure.runtime.work import Probe
 
@@ -89,6 +90,8 @@ def _begin(node: Node, work: Work) -> None:
             attempt = Attempt(run.id, step, epoch, progress.get(step.key) if progress else None, pools)
             if probing:
                 attempt.probing, attempt.after = True, wanted.after
+            elif step.spec.transaction:
+                attempt.hold = Hold(run.decider.seed)
             attempts.append(attempt)
     if attempts:
         pools.begin(attempts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.authoring.ambient import current as flow_current
-from perdure.errors import NotInWorkflow, PerdureError
+from perdure.errors import BadCall, NotInWorkflow, PerdureError
 from perdure.kernel.failures import clipped, text_of, type_name
 from perdure.model.duration import duration_us
 from perdure.model.failure import Failure
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asyncio import Task
 
     from perdure.model.command import Activity
+    from perdure.runtime.hold import Hold
     from perdure.runtime.pools import Pools
 
 DATA_MAX = 64_000
@@ -32,13 +33,14 @@ _PROGRESS = Shape(Any, "progress")
 class Attempt:
     """Shape: exactly one of `result` (encoded) and `failure` is set when it is `done`; `allowed` when
            its failure is one to retry, `declared` when the task declares it. `left`: nobody wants its outcome any more.
-           `late`: its code gave one after that, or after it was done (it had timed out).
+           `late`: its code gave one after that, or after it was done (it had timed out). `hold`: what may still commit
+           of one that has a transaction.
 
     Units: `started`, `deadline_at` microseconds of the engine's clock; `beat_at` seconds of the monotonic clock.
     """
 
     __slots__ = (
-        "after", "allowed", "beat_at", "deadline_at", "declared", "done", "epoch", "failure", "generation", "key", "late",
+        "after", "allowed", "beat_at", "deadline_at", "declared", "done", "epoch", "failure", "generation", "hold", "key", "late",
         "left", "number", "pools", "probing", "progress", "progress_new", "result", "run_id", "spec", "started", "step", "task", "worker",
     )  # fmt: skip
 
@@ -60,6 +62,7 @@ class Attempt:
         self.beat_at = 0.0
         self.worker = ""
         self.task: Task[None] | None = None
+        self.hold: Hold | None = None
 
     def succeed(self, value: Any, limit: int) -> None:
         """Encode the result; one that cannot be kept fails the attempt, one that comes late is of no account."""
@@ -159,6 +162,17 @@ def progress() -> Any:
     """The last progress that the attempt before this one told; None where there is none."""
     raw = _attempt("progress").progress
     return None if raw is None else _PROGRESS.decode(raw)
+
+
+def transaction() -> Any:
+    """The connection of this attempt's transaction: apsw's for SQLite, asyncpg's for PostgreSQL.
+
+    Raises: `BadCall` in a task without `transaction=`.
+    """
+    hold = getattr(_attempt("transaction"), "hold", None)
+    if hold is None or hold.connection is None:
+        raise BadCall('transaction() works in a task with @task(transaction="sqlite:///FILE.db" or "postgresql://…")')
+    return hold.connection
 
 
 def attempt() -> int:

@@ -11,7 +11,8 @@ from typing import Literal
 from perdure.clock import Clock
 from perdure.runtime.attempt import Attempt
 
-Kind = Literal["timeout", "deadline", "heartbeat"]
+Late = Literal["timeout", "deadline", "heartbeat"]
+Kind = Late | Literal["held"]
 # A timer of the loop may be so much ahead of the engine's clock: what is over then, is over. Units: microseconds.
 EARLY_US = 500
 # Below so many entries, those of attempts that have ended are not worth sorting out.

@@ -46,6 +46,7 @@ class Node:
         self.watchdog = Watchdog(settings.block_max_s)
         self.advance = Advance(catalogue, settings, epoch, self.watchdog)
         self.pools = Pools(settings, clock, self.post, self.watchdog)
+        self.pools.transactions.own = getattr(store, "database", None)
         self.queue: deque[Entry] = deque()
         self.scheduled = False
         self.flying: Work | None = None

@@ -17,9 +17,10 @@ from perdure.clock import Clock
 from perdure.errors import Blocked
 from perdure.model.failure import Failure
 from perdure.runtime.attempt import Attempt, current
-from perdure.runtime.expiries import EARLY_US, Expiries, Kind
+from perdure.runtime.expiries import EARLY_US, Expiries, Kind, Late
 from perdure.runtime.processes import ProcessPool
 from perdure.runtime.threads import ThreadPool
+from perdure.runtime.transactions import Transactions
 from perdure.runtime.watchdog import Watchdog
 from perdure.scheduling.fifo import Fifo
 from perdure.settings import Settings
@@ -50,6 +51,7 @@ class Pools:
         self.threads = ThreadPool(settings.threads_max, self)
         self.processes = ProcessPool(settings.processes_max, self)
         self.expiries = Expiries(clock, self._over)
+        self.transactions = Transactions(self)
         self.stopping = False
         self.said: dict[tuple[str, str], bytes] = {}
 
@@ -60,6 +62,8 @@ class Pools:
         threads = asyncs = False
         for attempt in attempts:
             self.running[attempt.run_id, attempt.key] = attempt
+            if attempt.hold is not None:
+                self.transactions.prepare(attempt)
             if attempt.deadline_at is not None and self._too_late(attempt, attempt.deadline_at):
                 continue
             pool = attempt.pool if attempt.probing else attempt.spec.pool
@@ -82,8 +86,12 @@ class Pools:
             attempt.deadline_at = None
             return False
         left = deadline_at - self.clock.now_us()
+        if attempt.hold is not None:  # what an earlier attempt has committed counts, however late it is
+            attempt.hold.expired = left <= 0
         if left > 0:
             self.expiries.add(left, attempt, "deadline")
+            return False
+        if attempt.hold is not None:
             return False
         attempt.declared = True  # it has not begun: there is no doubt about its effect
         self._over_deadline(attempt)
@@ -121,6 +129,8 @@ class Pools:
             del self.running[attempt.run_id, attempt.key]
 
     def _stop(self, attempt: Attempt) -> None:
+        if attempt.hold is not None and not self.transactions.revoke(attempt):
+            return  # its commit is under way
         if attempt.task is not None:
             attempt.task.cancel()
         elif attempt.spec.pool == "process":
@@ -133,6 +143,9 @@ class Pools:
         spec = attempt.spec
         if kind == "deadline":
             self._over_deadline(attempt)
+        elif kind == "held":
+            most = self.settings.transaction_max_s
+            self._timed_out(attempt, "timeout", f"its transaction held the store's own file for more than {most:g}s")
         elif kind == "timeout":
             took = (spec.timeout_us or 0) / 1e6
             self._timed_out(attempt, kind, f"attempt {attempt.number} took more than {took:g}s")
@@ -148,7 +161,9 @@ class Pools:
         seconds = (attempt.spec.deadline_us or 0) / 1e6
         self._timed_out(attempt, "deadline", f"the step's deadline of {seconds:g}s is over")
 
-    def _timed_out(self, attempt: Attempt, kind: Kind, message: str) -> None:
+    def _timed_out(self, attempt: Attempt, kind: Late, message: str) -> None:
+        if attempt.hold is not None and not self.transactions.revoke(attempt):
+            return  # its commit is under way, and tells what it came to
         attempt.done = True
         attempt.failure = Failure("TimeoutError", message, kind)
         self._stop(attempt)
@@ -205,7 +220,10 @@ class Pools:
             context = self.context.copy()
             context.run(current.set, attempt)
             try:
-                attempt.succeed(await _Driven(self, attempt, context), self.payload_max)
+                if attempt.hold is None:
+                    attempt.succeed(await _Driven(self, attempt, context), self.payload_max)
+                else:
+                    await self.transactions.on_loop(attempt, _Driven(self, attempt, context))
             except asyncio.CancelledError as error:
                 if not (attempt.done or attempt.left or self.stopping):
                     attempt.fail(error)
@@ -237,11 +255,14 @@ class Pools:
         self._leave()
         if self.workers:
             await asyncio.wait(self.workers, timeout=1.0)
+        await self.transactions.close()
 
     def _leave(self) -> None:
         self.stopping = True
         for attempt in list(self.running.values()):
             attempt.left = True
+            if attempt.hold is not None:
+                self.transactions.revoke(attempt)
         for worker in list(self.workers):
             worker.cancel()
         self.threads.stop()

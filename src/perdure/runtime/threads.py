@@ -84,7 +84,10 @@ class ThreadPool:
         try:
             current.set(attempt)
             try:
-                attempt.succeed(attempt.call(), self.pools.payload_max)
+                if attempt.hold is None:
+                    attempt.succeed(attempt.call(), self.pools.payload_max)
+                else:
+                    self.pools.transactions.in_thread(attempt)
             except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure, and never the node's
                 attempt.fail(error)
         except BaseException as error:

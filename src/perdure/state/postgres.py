@@ -20,6 +20,7 @@ from perdure.state import postgres_read as read
 from perdure.state import postgres_write as write
 from perdure.state.postgres_errors import BROKEN, mapped
 from perdure.state.postgres_open import STATEMENT_S, Address, address_of, connected, prepare, session
+from perdure.state.postgres_outcomes import PostgresDatabase
 from perdure.version import VERSION
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class PostgresStore:
         self.hears: list[Callable[[], None]] = []
         self._lost: StoreLost | None = None
         self._told: set[int] = set()
+        self.database = PostgresDatabase.of(address, settings.transactions_max)
 
     @classmethod
     async def open(cls, address: str, settings: Settings, clock: Clock | None = None) -> PostgresStore:
@@ -251,6 +253,7 @@ class PostgresStore:
                     task.cancel()
                 await asyncio.wait([task], timeout=CLOSE_S)
                 task.cancel()
+        await self.database.close()
         for db in (self._listener, self._db):
             if db is not None and not db.is_closed():
                 with suppress(*BROKEN, asyncpg.PostgresError):

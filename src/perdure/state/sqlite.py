@@ -18,6 +18,7 @@ from perdure.clock import Clock, EngineClock
 from perdure.errors import ForkedProcess, StoreLost
 from perdure.model.run import RunRow
 from perdure.settings import Settings
+from perdure.state.gate import Gate, Place
 from perdure.state.lock import FileLock
 from perdure.state.mark import Mark
 from perdure.state.roster import Roster
@@ -25,6 +26,7 @@ from perdure.state.sqlite_copy import check_file, copy_file
 from perdure.state.sqlite_errors import mapped
 from perdure.state.sqlite_keep import Keeper
 from perdure.state.sqlite_open import Opened, note_lost, open_file
+from perdure.state.sqlite_outcomes import SqliteDatabase
 from perdure.state.sqlite_pace import Pace
 from perdure.state.sqlite_read import Reader
 from perdure.state.sqlite_write import BatchWriter
@@ -34,7 +36,8 @@ from perdure.state.store import Batch, Committed, EpochRow, InboxRow, Loaded, Qu
 class SqliteStore:
     """Shape: `notices` are texts for the caller to show; `needs_full_check` after a stop by a failed sync.
 
-    `roster` is where an engine names the processes that work for it.
+    `roster` is where an engine names the processes that work for it; `database` lets steps write to this file in
+    transactions of their own; once that is used, commits take turns with them.
     """
 
     def __init__(self, opened: Opened, settings: Settings, clock: Clock, *, engine: bool) -> None:
@@ -55,6 +58,8 @@ class SqliteStore:
         self._pace = Pace(settings.commit_slow_s)
         self._away = self._closed = False
         self._thread: ThreadPoolExecutor | None = None
+        wait, durability = settings.busy_wait_s, settings.durability
+        self.database = SqliteDatabase(opened.path, busy_wait_s=wait, own=True, durability=durability)
 
     @classmethod
     async def open_engine(
@@ -92,6 +97,26 @@ class SqliteStore:
 
     def commit(self, batch: Batch) -> Committed | Awaitable[Committed]:
         """See `Store.commit`."""
+        if not self.database.used:
+            return self._commit(batch)
+        place = self.database.gate.free()
+        if place is None or self._pace.slow:
+            return self._commit_in_turn(self.database.gate, batch, place)
+        try:
+            return self._commit(batch)
+        finally:
+            self.database.gate.leave(place)
+
+    async def _commit_in_turn(self, gate: Gate, batch: Batch, place: Place | None) -> Committed:
+        """A step has its transaction in this file: wait for its end on the loop, and for no lock."""
+        place = place or await gate.turn(first=True)
+        try:
+            answer = self._commit(batch)
+            return answer if isinstance(answer, Committed) else await answer
+        finally:
+            gate.leave(place)
+
+    def _commit(self, batch: Batch) -> Committed | Awaitable[Committed]:
         self._usable()
         try:
             committed = self._write(batch, careful=False)
@@ -283,6 +308,7 @@ class SqliteStore:
         self._closed = True
         if self._thread is not None:
             self._thread.shutdown(wait=True)
+        self.database.close()
         self._keeper.close(self._writer.commits, lost=self._lost is not None)
         for connection in (self._read.db, self._db):
             with suppress(apsw.Error):  # what was acknowledged is in the log already

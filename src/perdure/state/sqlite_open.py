@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from perdure.clock import Clock, EngineClock
 from perdure.errors import NotAStore, StoreBehind, StoreDamaged, StoreLost, StoreNewer, StoreUnavailable
 from perdure.settings import Settings
 from perdure.state.mark import Known
-from perdure.state.sql import migrations, statements
+from perdure.state.sql import migrations, statements, tables
 from perdure.state.sqlite_errors import mapped
 from perdure.state.sqlite_row import crc_of
 
@@ -124,7 +125,9 @@ class Opened:
             raise
 
     def _schema_sum(self) -> int:
-        return crc_of(*map(list, self.writer.execute(statements("sqlite", "read")["schema"])))
+        """A sum over the store's own tables; those that users put beside them are theirs to alter."""
+        asked = statements("sqlite", "read")["schema"]
+        return crc_of(*map(list, self.writer.execute(asked, (json.dumps([*tables("sqlite"), "sqlite_sequence"]),))))
 
     def _settle_pragmas(self) -> None:
         writer = self.writer

@@ -6,6 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
+_TABLE = re.compile(r"^CREATE[ ]TABLE (\w+)", re.MULTILINE)
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
@@ -23,3 +24,9 @@ def migrations(store: str) -> list[tuple[int, str]]:
     folder = files("perdure.state.sql").joinpath(store, "migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return [(int(name.split("_")[0]), folder.joinpath(name).read_text("utf-8")) for name in names]
+
+
+@cache
+def tables(store: str) -> list[str]:
+    """The tables that migrations make."""
+    return [name for _, script in migrations(store) for name in _TABLE.findall(script)]

@@ -31,7 +31,7 @@ SELECT value FROM meta WHERE key = 'id'
 -- name: pulse
 SELECT commits, clock, last_run, total FROM pulse
 -- name: schema
-SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name
+SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE tbl_name IN (SELECT value FROM json_each(?)) ORDER BY type, name
 -- name: schema_sum
 SELECT value FROM meta WHERE key = 'schema'
 -- name: tombstones

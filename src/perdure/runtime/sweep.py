@@ -83,6 +83,7 @@ class Sweep:
                     if node.clock.monotonic() - swept >= settings.sweep_every_s:
                         swept = node.clock.monotonic()
                         await self._retention()
+                        self.loader.suspects.picture.tell()
                 await self.queue.admit()
                 if self.recovering:
                     await self._recover()

@@ -20,6 +20,7 @@ from perdure.state import postgres_read as read
 from perdure.state import postgres_write as write
 from perdure.state.postgres_errors import BROKEN, mapped
 from perdure.state.postgres_open import STATEMENT_S, Address, address_of, connected, prepare, session
+from perdure.state.postgres_upkeep import PostgresUpkeep
 from perdure.version import VERSION
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ READERS_MAX = 4
 LEASE_S = 6.0
 
 
-class PostgresStore:
+class PostgresStore(PostgresUpkeep):
     """Shape: `fence` is by which this node's commits are checked; a client has none."""
 
     def __init__(self, address: Address, settings: Settings, clock: Clock) -> None:

@@ -25,12 +25,13 @@ from perdure.model.text import redact
 from perdure.model.workflow import WorkflowSpec
 from perdure.monitoring.progress import Progress
 from perdure.runtime.client import Client
-from perdure.runtime.desk import MENDED_BY_CODE, Handle, encoded_input
+from perdure.runtime.desk import Handle, encoded_input
 from perdure.runtime.doubt import doubt_over, walls_seen
 from perdure.runtime.engine import Engine
 from perdure.runtime.figures import NodeFigures
 from perdure.runtime.proxy import Blocking
 from perdure.runtime.suspects import first_note
+from perdure.runtime.ways import MENDED_BY_CODE
 from perdure.settings import Settings
 from perdure.state.memory import MemoryStore
 from perdure.state.sqlite import SqliteStore

@@ -27,17 +27,18 @@ from perdure.cli.show import show
 from perdure.cli.signal import signal
 from perdure.cli.story import story
 from perdure.cli.verify import verify
+from perdure.cli.why import why
 from perdure.errors import PerdureError, Remedy, RunCancelled, RunFailed
 from perdure.model.failure import Failure
 from perdure.model.text import escape, redact
 from perdure.version import VERSION
 
-COMMANDS = (run, ps, show, story, signal, cancel, retry, fork, resolve, recover, verify, draw, backup, doctor)
+COMMANDS = (run, ps, show, why, story, signal, cancel, retry, fork, resolve, recover, verify, draw, backup, doctor)
 STOPPED = 128 + 2
 LINES_MAX = 6
 GROUPS = (
     ("Run", ("run", "draw")),
-    ("Look", ("ps", "show", "story", "verify")),
+    ("Look", ("ps", "show", "why", "story", "verify")),
     ("Steer", ("signal", "cancel", "retry", "fork", "resolve")),
     ("Keep", ("backup", "doctor", "recover")),
 )

@@ -121,9 +121,8 @@ def waits(row: RunRow, now: datetime) -> list[str]:
     wait, parts = row.wait, []
     if wait.settling:
         parts.append("settles before it ends")
-    going = wait.open - wait.retrying
-    if going > 0:
-        parts.append(f"{going:,} step{'s' * (going != 1)}")
+    if wait.open:
+        parts.append(f"{wait.open:,} step{'s' * (wait.open != 1)}")
     if wait.retrying:
         parts.append(f"{wait.retrying:,} to be retried")
     if wait.signals:

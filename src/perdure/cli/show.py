@@ -19,8 +19,8 @@ from perdure.model.text import escape
 from perdure.monitoring.progress import lasting
 from perdure.runtime.client import Client
 from perdure.runtime.definitions import HASH_DIGITS
-from perdure.runtime.desk import ways_out
 from perdure.runtime.length import WARN_AT, remedy
+from perdure.runtime.ways import ways_out
 
 VALUE_MAX = 2_000
 STEPS_MAX = 10

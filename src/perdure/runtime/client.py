@@ -12,9 +12,10 @@ from perdure.model import message as m
 from perdure.model.run import Life, Outcome
 from perdure.model.workflow import WorkflowSpec
 from perdure.runtime.definitions import keep
-from perdure.runtime.desk import Desk, ends_already, unknown_step
+from perdure.runtime.desk import Desk
 from perdure.runtime.live import Ended
 from perdure.runtime.node import done
+from perdure.runtime.ways import ends_already, unknown_step
 from perdure.state.store import Batch, NewRun, Query, Ref
 
 POLL_S = 0.02

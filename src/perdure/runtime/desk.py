@@ -30,17 +30,17 @@ from perdure.model.payload import Shape, blob_hash, canonical, input_hash, is_bl
 from perdure.model.run import STATUSES, Life, Outcome, RunRow, Status, WorkflowState
 from perdure.model.text import check_signal_name, check_text
 from perdure.model.workflow import WorkflowSpec
+from perdure.monitoring.why import Why
 from perdure.runtime.definitions import definition_of
 from perdure.runtime.inspect import state_of
 from perdure.runtime.live import Ended
-from perdure.runtime.replay import TAKEN_BACK
 from perdure.runtime.verify import verify_run
+from perdure.runtime.ways import ways_out
+from perdure.runtime.why import Explaining
 from perdure.settings import Settings
 from perdure.state.store import Query, WholeStore
 
 PAGE = 200
-# Reasons that trying again may do away with; the others, a person alone (S19).
-MENDED_BY_CODE = TAKEN_BACK | {"nondeterminism", "not_recorded"}
 
 
 class Handle:
@@ -75,11 +75,15 @@ class Handle:
         """Variables, history, metadata, timestamp."""
         return await self._desk.state(self.id)
 
+    async def why(self) -> Why:
+        """What the run waits for, and since when: signals, timers, steps, children, an engine, a person."""
+        return await self._desk.why(self.id)
+
     async def status(self) -> Status:
         return (await self._desk.row(self.id)).status
 
 
-class Desk:
+class Desk(Explaining):
     """Shape: `catalogue` are the workflows known here, for typed results and starts by name; `watch` interrupts code that
     blocks while it is replayed, where there is a loop to be kept free.
     """
@@ -301,29 +305,3 @@ def _tags(tags: Mapping[str, str] | None) -> dict[str, str]:
             raise BadCall("tag's name '': 1 to 100 characters")
         check_text(value, f"tag {key!r}", 500)
     return dict(tags or {})
-
-
-def ways_out(run_id: str, outcome: Outcome) -> str:
-    """What a person can do about a run that needs attention."""
-    ways = [f"`perdure cancel {run_id} --force`"]
-    if outcome.step and outcome.cause not in MENDED_BY_CODE:
-        ways.insert(0, f"`perdure resolve {run_id} {outcome.step} --result JSON|--fail|--retry`")
-    if outcome.cause != "outcome_unknown":
-        ways.insert(0, f"mend what is wrong and start again, or `perdure retry {run_id}`")
-    return f"ways out: {', or '.join(ways)}"
-
-
-def ends_already(run_id: str, outcome: Outcome) -> WrongState:
-    """A plain cancel of a run that was failing or cancelling when it came to need attention changes nothing (S19)."""
-    return WrongState(
-        f"run {run_id} was ending already when it came to need attention ({outcome.reason or outcome.cause}): "
-        f"a cancel changes nothing; {ways_out(run_id, outcome)}"
-    )
-
-
-def unknown_step(run_id: str, step: str) -> WrongState:
-    """Trying a run again would repeat a step that may be made at most once, and may have taken place (S16)."""
-    return WrongState(
-        f"nobody knows whether step {step} of run {run_id} took place: say it with "
-        f"`perdure resolve {run_id} {step} --result JSON`, `--fail`, or `--retry` to make it again"
-    )

@@ -15,6 +15,7 @@ from perdure.errors import EngineStopped, ResultTimeout, StoreError
 from perdure.model import message as m
 from perdure.model.run import Life
 from perdure.model.workflow import WorkflowSpec
+from perdure.monitoring.activity import Activity
 from perdure.runtime.auditor import TASK as AUDIT
 from perdure.runtime.auditor import Auditor
 from perdure.runtime.client import Client
@@ -140,6 +141,9 @@ class Engine(Desk):
             await done(self.store.commit(batch))
         except StoreError as error:
             log.warning("the clean stop could not be marked: %s", error)
+
+    def _doing(self) -> dict[int, Activity]:
+        return {self.epoch: self.suspects.picture.now()}
 
     async def send(self, message: m.Message, *, repeated: bool = False) -> Any:
         if self.node.territory.owns(message.run):

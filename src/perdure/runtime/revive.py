@@ -24,10 +24,10 @@ from perdure.model import fact as f
 from perdure.model import message as m
 from perdure.model.command import StartChild
 from perdure.model.run import Life, Outcome, RunRow
-from perdure.runtime.desk import ends_already, unknown_step
 from perdure.runtime.doubt import in_time
 from perdure.runtime.live import LiveRun
 from perdure.runtime.replay import Attention, blobs_of, decode, effective, fill, forced, make, replay, stamp, stood_on
+from perdure.runtime.ways import ends_already, unknown_step
 from perdure.runtime.work import Install, Item
 from perdure.state.store import Loaded, NewRun
 

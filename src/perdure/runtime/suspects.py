@@ -13,6 +13,8 @@ import msgspec
 
 from perdure.clock import Clock
 from perdure.kernel.suspicion import Suspicion, judge
+from perdure.monitoring.activity import Activity
+from perdure.runtime.picture import Picture
 from perdure.state.store import EpochRow
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Note(msgspec.Struct, omit_defaults=True):
 
     Shape: `serves` are (name, version) of workflows; `carried` are runs whose marked steps were begun, `outcomes` of such
            that were recorded; `lived` is set once the epoch lived a minute after it began them; `seen` is what the wall
-           said then (`Sighting`).
+           said then (`Sighting`); `doing` names the steps that take long, for `why`.
     """
 
     serves: list[tuple[str, str]] = []
@@ -38,6 +40,7 @@ class Note(msgspec.Struct, omit_defaults=True):
     outcomes: int = 0
     lived: bool = False
     seen: tuple[str, int, int] = ("", 0, 0)
+    doing: Activity | None = None
 
 
 def first_note(serves: list[tuple[str, str]], clock: Clock) -> Note:
@@ -68,6 +71,7 @@ class Suspects:
         loader.suspects = self
         node.on_commit.append(self._committed)
         node.note = self._encoded
+        self.picture = Picture(node)
         if self.verdict.back:  # those to be carried first may have ended: a minute's life releases in any case
             node.loop.call_later(MINUTE_S, self._lived, self.note)
 
@@ -115,6 +119,7 @@ class Suspects:
         self.node.wake()
 
     def _encoded(self) -> bytes:
+        self.note.doing = self.picture.note()
         return msgspec.json.encode(self.note)
 
     def _release(self) -> None:

@@ -91,6 +91,7 @@ class Sweep:
                         swept = node.clock.monotonic()
                         self._settle(swept)
                         await self._retention()
+                        self.loader.suspects.picture.tell()
                 await self.queue.admit()
                 if self.recovering:
                     await self._recover()

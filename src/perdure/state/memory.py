@@ -302,6 +302,14 @@ class MemoryStore:
         self._epochs.append(EpochRow(epoch=self.epoch, node=node, pid=pid, started_at=now, clean=False, note=note))
         return self.epoch, earlier, self._clock
 
+    async def epochs(self) -> list[EpochRow]:
+        """See `Upkeep.epochs`. The newest runs until it has stopped: nobody else could tell."""
+        found = [copy(row) for row in reversed(self._epochs[-EPOCHS_SHOWN:])]
+        if found:
+            found[0].live = not found[0].clean
+            found[0].until = 0 if found[0].live else self._clock
+        return found
+
     async def backup(self, destination: str) -> None:
         """Raises: `BadCall`: what is kept in memory only has no file to be copied to."""
         raise BadCall(

@@ -21,6 +21,7 @@ from perdure.state import postgres_write as write
 from perdure.state.postgres_errors import BROKEN, mapped
 from perdure.state.postgres_open import STATEMENT_S, Address, address_of, connected, prepare, session
 from perdure.state.postgres_outcomes import PostgresDatabase
+from perdure.state.postgres_upkeep import PostgresUpkeep
 from perdure.version import VERSION
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ LEASE_S = 6.0
 CLOSE_S = 5.0
 
 
-class PostgresStore:
+class PostgresStore(PostgresUpkeep):
     """Shape: `fence` is by which this node's commits are checked, a client has none; `hears` are called when somebody has
     written, a hint; a number that a transaction drew for a message is seen within `settles_s`, or never.
     """

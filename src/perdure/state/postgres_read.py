@@ -190,3 +190,14 @@ async def epochs(db: Any, before: int) -> list[EpochRow]:
         )
         for row in await db.fetch(SQL["epochs"], before)
     ]  # fmt: skip
+
+
+async def newest_epochs(db: Any) -> list[EpochRow]:
+    """The newest epochs, newest first."""
+    return [
+        EpochRow(
+            epoch=row["epoch"], node=row["name"], pid=row["pid"], started_at=row["started_at"], clean=row["clean"],
+            note=row["note"], live=row["live"], until=0 if row["live"] else row["clock"],
+        )
+        for row in await db.fetch(SQL["newest_epochs"])
+    ]  # fmt: skip

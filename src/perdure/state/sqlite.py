@@ -22,18 +22,18 @@ from perdure.state.gate import Gate, Place
 from perdure.state.lock import FileLock
 from perdure.state.mark import Mark
 from perdure.state.roster import Roster
-from perdure.state.sqlite_copy import check_file, copy_file
 from perdure.state.sqlite_errors import mapped
 from perdure.state.sqlite_keep import Keeper
 from perdure.state.sqlite_open import Opened, note_lost, open_file
 from perdure.state.sqlite_outcomes import SqliteDatabase
 from perdure.state.sqlite_pace import Pace
 from perdure.state.sqlite_read import Reader
+from perdure.state.sqlite_upkeep import SqliteUpkeep
 from perdure.state.sqlite_write import BatchWriter
 from perdure.state.store import Batch, Committed, EpochRow, InboxRow, Loaded, Query
 
 
-class SqliteStore:
+class SqliteStore(SqliteUpkeep):
     """Shape: `notices` are texts for the caller to show; `needs_full_check` after a stop by a failed sync.
 
     `roster` is where an engine names the processes that work for it; `database` lets steps write to this file in
@@ -249,11 +249,6 @@ class SqliteStore:
         self._usable()
         return self._read.blobs(hashes)
 
-    async def tombstones(self, ids: Sequence[str]) -> dict[str, tuple[bytes, bytes | None]]:
-        """See `Upkeep.tombstones`."""
-        self._usable()
-        return self._read.tombstones(ids)
-
     def _data_version(self) -> int:
         return int(self._db.pragma("data_version"))
 
@@ -285,21 +280,6 @@ class SqliteStore:
             raise self._failed(error, "the store cannot be claimed") from error
         self._commit_now()
         return epoch, earlier, self._read.rows("pulse")[0][1]
-
-    async def backup(self, destination: str) -> None:
-        """See `Upkeep.backup`. Raises: `StoreUnavailable` when there is such a file, or the copy cannot be written."""
-        self._usable()
-        await asyncio.to_thread(copy_file, self.path, destination)
-
-    async def check(self) -> list[str]:
-        """See `Upkeep.check`."""
-        self._usable()
-        return await asyncio.to_thread(check_file, self.path)
-
-    async def sizes(self) -> dict[str, int]:
-        """See `Upkeep.sizes`. Shape: beside the rows, the bytes of the file and of its write-ahead log."""
-        self._usable()
-        return self._read.sizes() | self._keeper.bytes()
 
     async def close(self) -> None:
         """See `Store.close`."""

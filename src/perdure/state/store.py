@@ -178,7 +178,8 @@ class InboxRow(msgspec.Struct):
 class EpochRow(msgspec.Struct, kw_only=True):
     """One engine's time on the store.
 
-    Shape: `note` is what it remarked last (JSON), `clean` whether it stopped cleanly.
+    Shape: `note` is what it remarked last (JSON), `clean` whether it stopped cleanly, `live` whether it runs now; `until`
+           is the last time that the store knows of it, where it does not run and that is known (else 0).
     """
 
     epoch: int
@@ -187,6 +188,8 @@ class EpochRow(msgspec.Struct, kw_only=True):
     started_at: int
     clean: bool
     note: bytes
+    live: bool = False
+    until: int = 0
 
 
 class Store(Protocol):
@@ -235,6 +238,9 @@ class Upkeep(Protocol):
 
         Raises: `StoreLocked` when another engine holds the store (after the wait in settings).
         """
+
+    async def epochs(self) -> list[EpochRow]:
+        """The newest epochs, newest first, at most 64: those that run now among them."""
 
     async def backup(self, destination: str) -> None:
         """A consistent copy, made while the store is in use; it opens as a store. No file that holds anything is touched.

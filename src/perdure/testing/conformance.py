@@ -464,6 +464,9 @@ async def each_owner_has_an_epoch(open: Open) -> None:
         assert [row.epoch for row in earlier] == list(range(count - 1, 0, -1))
         if earlier:
             assert (earlier[0].clean, earlier[0].note, earlier[0].pid) == (count == 2, b"[1]", count - 1)
+        seen = await store.epochs()
+        assert [row.epoch for row in seen] == list(range(count, 0, -1)) and seen[0].live
+        assert not any(row.live for row in seen if row.clean)
         await commit(store, clock=NOON * 2, note=b"[1]", clean=count == 1)
         await commit(store, clock=NOON)
         await store.close()

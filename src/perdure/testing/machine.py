@@ -123,11 +123,12 @@ class Machine:
         self.store.inner = await self._open(self)
         self.store.dead = False
         self.starts += 1
-        note = msgspec.json.encode(first_note([], self.clock))
+        registry = Registry(self.served)
+        note = msgspec.json.encode(first_note(registry.names(), self.clock))
         epoch, earlier, persisted = await self.store.inner.claim("simulated", self.starts, self.clock.wall_us(), note)
         clock = self.clock.engine_clock(persisted, walls_seen(self.clock.sighting(), persisted, earlier, places=()))
         await doubt_over(clock)
-        engine = Engine(self.store, self.settings, clock, Registry(self.served), epoch=epoch, earlier=earlier)
+        engine = Engine(self.store, self.settings, clock, registry, epoch=epoch, earlier=earlier)
         if self._threads == "simulated":
             engine.node.pools.threads = SimulatedThreads(engine.node.pools, self.random)
         await engine.begin()

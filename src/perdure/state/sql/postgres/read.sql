@@ -20,6 +20,9 @@ SELECT hash, body FROM blobs WHERE hash = ANY ($1::text[])
 SELECT id, input_hash, outcome FROM tombstones WHERE id = ANY ($1::text[])
 -- name: epochs
 SELECT epoch, name, pid, started_at, clean, note FROM nodes WHERE epoch < $1 ORDER BY epoch DESC LIMIT 64
+-- name: newest_epochs
+SELECT epoch, name, pid, started_at, clean, note, clock, state = 'live' AND NOT clean AND lease_until > clock_timestamp() AS live
+FROM nodes ORDER BY epoch DESC LIMIT 64
 -- name: clock
 SELECT coalesce(max(clock), 0) FROM nodes
 -- name: find
